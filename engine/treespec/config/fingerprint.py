@@ -1,0 +1,79 @@
+"""Record identity: the same fingerprint means the same measured configuration on the same data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from treespec.config.run import ModelRef, RunConfig
+from treespec.errors import CheckpointError, InputFileError
+
+RECORD_EPOCH = 1
+"""Raised by hand when a change of the code changes results or timing; older records are then superseded."""
+
+_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts"}
+_NOT_IDENTITY_SCENARIO = {"prompts"}
+_MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer.json")
+
+
+def fingerprints(config: RunConfig) -> dict[str, str]:
+    """Scenario name -> sha256 (hex) of the resolved scenario, its placement, weights, prompts and RECORD_EPOCH.
+
+    Paths are left out: the same files elsewhere are the same experiment. Raises CheckpointError or InputFileError
+    naming a file that is missing.
+    """
+    placement = config.placement
+    target = _model_identity(placement.target)
+    drafts = [_model_identity(draft) for draft in placement.drafts]
+    shared = {
+        "epoch": RECORD_EPOCH,
+        "placement": placement.model_dump(mode="json", exclude=_NOT_IDENTITY_PLACEMENT),
+        "target": target,
+    }
+    prompts = {path: hash_file(path) for path in {scenario.prompts for scenario in config.scenarios}}
+    return {
+        scenario.name: _digest(
+            shared
+            | {
+                "drafts": drafts if scenario.expansion else [],
+                "scenario": scenario.model_dump(mode="json", exclude=_NOT_IDENTITY_SCENARIO),
+                "prompts": prompts[scenario.prompts],
+            }
+        )
+        for scenario in config.scenarios
+    }
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _model_identity(model: ModelRef) -> dict[str, Any]:
+    inflation = model.inflation.model_dump(mode="json") if model.inflation else None
+    return {"files": hash_model(model.path), "label": model.name, "inflation": inflation}
+
+
+def hash_model(folder: Path) -> str:
+    """One sha256 over the names and contents of a model folder's configuration, tokenizer and weights."""
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise CheckpointError(
+            "model folder holds no weights",
+            where=str(folder),
+            received="no such folder" if not folder.is_dir() else "no *.safetensors file",
+            allowed="a folder in the Hugging Face layout",
+            fix="check the path in the platform file",
+        )
+    listing = "\n".join(f"{file.name} {hash_file(file)}" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """sha256 (hex) of a file's content."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputFileError("file cannot be read", where=str(path), received=error.strerror) from error
