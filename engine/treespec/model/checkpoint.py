@@ -1,0 +1,93 @@
+"""Weights of a Hugging Face folder: safetensors, one file or shards with an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from treespec.errors import CheckpointError
+
+
+class Checkpoint:
+    """Tensors by name, read one at a time; every name that is never taken is reported by ``finish``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files = _tensor_files(folder)
+        self._taken: set[str] = set()
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """One tensor in its stored dtype. Raises CheckpointError if it is missing or of another shape."""
+        tensor = self._read(name)
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"tensor {name!r} does not fit config.json", where=str(self._files[name]),
+                received=f"shape {tuple(tensor.shape)}", allowed=f"shape {shape}",
+            )
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"tensor {name!r} holds NaN or infinite values", where=str(self._files[name]),
+                fix="get the file again and compare its sha256",
+            )
+        return tensor
+
+    def _read(self, name: str) -> Tensor:
+        if name not in self._files:
+            raise CheckpointError(f"checkpoint lacks tensor {name!r}", where=str(self.folder))
+        self._taken.add(name)
+        try:
+            with safe_open(self._files[name], framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(self._files[name], error) from error
+        return tensor
+
+    def finish(self, ignored_suffixes: tuple[str, ...] = ("rotary_emb.inv_freq",)) -> None:
+        """Refuse tensors nobody asked for: the architecture would be another one than config.json says."""
+        extra = sorted(n for n in self._files if n not in self._taken and not n.endswith(ignored_suffixes))
+        if extra:
+            raise CheckpointError(
+                "checkpoint holds tensors that this architecture does not have", where=str(self.folder),
+                received=", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else ""),
+            )
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def ignore(self, name: str) -> None:
+        """Count a tensor as known without reading it (a tied head stored twice)."""
+        self._taken.add(name)
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        try:
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (json.JSONDecodeError, KeyError) as error:
+            raise CheckpointError("weight index is damaged", where=str(index), received=str(error)) from error
+        missing = sorted({file for file in weight_map.values() if not (folder / file).exists()})
+        if missing:
+            raise CheckpointError("weight files are missing", where=str(folder), received=", ".join(missing))
+        return {name: folder / file for name, file in weight_map.items()}
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise CheckpointError(
+            "model weights are missing", where=str(path),
+            allowed="model.safetensors, or shards with model.safetensors.index.json",
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict.fromkeys(file.keys(), path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        "weight file is truncated or damaged", where=str(path), received=str(error),
+        fix="get the file again and compare its sha256",
+    )

@@ -1,0 +1,58 @@
+"""What every decoder family looks like from outside, and the table of families.
+
+Legend: B requests, N new tokens per request, R rows whose logits are wanted, V vocabulary, K key slots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from treespec.kvcache.pool import KVCachePool
+from treespec.model.spec import ModelSpec
+
+Weights = Mapping[str, Tensor]
+"""Tensors of a checkpoint by their names there."""
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """Padded, request-major input of one forward pass, on the device.
+
+    Rows may be any nodes whose ancestors hold slots: a prompt chunk, a level of a draft, a whole tree. Padding
+    tokens write to slots that nothing sees.
+    """
+
+    ids_BN: Tensor  # int64
+    positions_BN: Tensor  # int64
+    slots_T: Tensor  # int64, T = B * N, where keys and values go
+    regions: slice | Tensor  # cache regions of the B requests; a slice where they are adjacent
+    num_keys: int  # K: slots read per region
+    bias_BNK: Tensor | None  # 0 where visible, -inf elsewhere; None: every token sees all K slots
+    logit_rows: Tensor | None  # int64 [R] into T; None: all
+
+
+@dataclass(frozen=True)
+class ForwardOutput:
+    """Logits of the wanted rows; ``hidden_RM`` only where a drafter asked for it."""
+
+    logits_RV: Tensor
+    hidden_RM: Tensor | None = None
+
+
+class Decoder(Protocol):
+    """Maps (ids, positions, slots, mask) to logits; knows nothing of requests, trees or methods."""
+
+    spec: ModelSpec
+    dtype: torch.dtype
+    device: torch.device
+
+    def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
+        """One pass; writes the batch's keys and values into ``pool``."""
+
+    def num_parameters(self) -> int:
+        """Parameters in use, a tied table counted once."""

@@ -1,0 +1,161 @@
+"""LLaMA family: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Touvron et al. 2023).
+
+Legend: B requests, N new tokens, M hidden, H query heads, G key/value heads, D head size, F FFN size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from treespec.errors import CheckpointError
+from treespec.kvcache.pool import KVCachePool
+from treespec.model.checkpoint import Checkpoint
+from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights
+from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
+from treespec.ops.attention import tree_attention
+from treespec.ops.linear import Linear, best_storage
+from treespec.ops.rope import RopeTable, rotate
+
+_UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None, "hidden_act": "silu"}
+
+
+def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
+    """Facts of a LLaMA checkpoint. Raises CheckpointError for variants this decoder would compute wrongly."""
+    read = ConfigReader(config, folder)
+    for key, only in _UNSUPPORTED.items():
+        if read.get(key, only) != only:
+            raise CheckpointError(
+                f"LLaMA variant is not supported: {key}", where=str(folder / "config.json"),
+                received=config[key], allowed=only,
+            )
+    rope = read.get("rope_parameters", {})  # newer configurations hold the base in here
+    if rope.get("rope_type", "default") != "default":
+        raise CheckpointError(
+            "LLaMA variant is not supported: rope_type", where=str(folder / "config.json"),
+            received=rope["rope_type"], allowed="default",
+        )
+    hidden, heads = int(read.need("hidden_size")), int(read.need("num_attention_heads"))
+    return ModelSpec(
+        architecture=architecture_of(config, folder),
+        vocab_size=int(read.need("vocab_size")),
+        hidden_size=hidden,
+        ffn_size=int(read.need("intermediate_size")),
+        num_layers=int(read.need("num_hidden_layers")),
+        num_heads=heads,
+        num_kv_heads=int(read.get("num_key_value_heads", heads)),
+        head_dim=int(read.get("head_dim", hidden // heads)),
+        norm_eps=float(read.get("rms_norm_eps", 1e-6)),
+        rope_base=float(rope.get("rope_theta", read.get("rope_theta", 10000.0))),
+        max_positions=int(read.get("max_position_embeddings", 2048)),
+        tie_embeddings=bool(read.get("tie_word_embeddings", False)),
+        eos_token_ids=read.eos_token_ids(),
+    )
+
+
+def read_llama_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors under their checkpoint names, shapes checked."""
+    m, f, d = spec.hidden_size, spec.ffn_size, spec.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (spec.vocab_size, m), "model.norm.weight": (m,)}
+    for layer in range(spec.num_layers):
+        prefix = f"model.layers.{layer}."
+        shapes |= {
+            prefix + "input_layernorm.weight": (m,),
+            prefix + "post_attention_layernorm.weight": (m,),
+            prefix + "self_attn.q_proj.weight": (spec.num_heads * d, m),
+            prefix + "self_attn.k_proj.weight": (spec.num_kv_heads * d, m),
+            prefix + "self_attn.v_proj.weight": (spec.num_kv_heads * d, m),
+            prefix + "self_attn.o_proj.weight": (m, spec.num_heads * d),
+            prefix + "mlp.gate_proj.weight": (f, m),
+            prefix + "mlp.up_proj.weight": (f, m),
+            prefix + "mlp.down_proj.weight": (m, f),
+        }
+    if spec.tie_embeddings:
+        checkpoint.ignore("lm_head.weight")
+    else:
+        shapes["lm_head.weight"] = (spec.vocab_size, m)
+    return {name: checkpoint.take(name, shape) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention_norm_M: Tensor
+    qkv: Linear
+    attention_out: Linear
+    ffn_norm_M: Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class LlamaDecoder:
+    """The decoder over slots; weights are fused (q with k and v, gate with up) and packed at construction."""
+
+    def __init__(self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+        self.spec = spec
+        self.dtype = dtype
+        self.device = device
+
+        def tensor(name: str) -> Tensor:
+            return weights[name].to(device=device, dtype=dtype)
+
+        def fused(*names: str) -> Linear:
+            return Linear(best_storage(torch.cat([tensor(f"{name}.weight") for name in names])))
+
+        self._embedding_VM = tensor("model.embed_tokens.weight")
+        self._norm_M = tensor("model.norm.weight")
+        self._layers = []
+        for index in range(spec.num_layers):
+            attention, mlp = f"model.layers.{index}.self_attn.", f"model.layers.{index}.mlp."
+            self._layers.append(
+                _Layer(
+                    attention_norm_M=tensor(f"model.layers.{index}.input_layernorm.weight"),
+                    qkv=fused(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
+                    attention_out=fused(attention + "o_proj"),
+                    ffn_norm_M=tensor(f"model.layers.{index}.post_attention_layernorm.weight"),
+                    gate_up=fused(mlp + "gate_proj", mlp + "up_proj"),
+                    down=fused(mlp + "down_proj"),
+                )
+            )
+        self._head = fused("model.embed_tokens" if spec.tie_embeddings else "lm_head")
+        self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, dtype, device)
+
+    def num_parameters(self) -> int:
+        spec = self.spec
+        attention = spec.hidden_size * spec.head_dim * 2 * (spec.num_heads + spec.num_kv_heads)
+        per_layer = attention + 3 * spec.hidden_size * spec.ffn_size + 2 * spec.hidden_size
+        tables = spec.vocab_size * spec.hidden_size * (1 if spec.tie_embeddings else 2)
+        return spec.num_layers * per_layer + tables + spec.hidden_size
+
+    def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
+        x_BNM = F.embedding(batch.ids_BN, self._embedding_VM)
+        cos, sin = self._rope.at(batch.positions_BN)
+        for index, layer in enumerate(self._layers):
+            x_BNM = x_BNM + self._attention(index, layer, x_BNM, cos, sin, batch, pool)
+            x_BNM = x_BNM + self._ffn(layer, x_BNM)
+        x_TM = x_BNM.flatten(0, 1)
+        x_RM = x_TM if batch.logit_rows is None else x_TM[batch.logit_rows]
+        return ForwardOutput(self._head(self._normed(x_RM, self._norm_M)))
+
+    def _normed(self, x: Tensor, weight_M: Tensor) -> Tensor:
+        return F.rms_norm(x, (self.spec.hidden_size,), weight_M, self.spec.norm_eps)
+
+    def _attention(
+        self, index: int, layer: _Layer, x_BNM: Tensor, cos: Tensor, sin: Tensor, batch: ForwardBatch, pool: KVCachePool
+    ) -> Tensor:
+        H, G = self.spec.num_heads, self.spec.num_kv_heads
+        heads = layer.qkv(self._normed(x_BNM, layer.attention_norm_M)).unflatten(-1, (H + 2 * G, self.spec.head_dim))
+        # Queries and keys are rotated in one call: they are adjacent heads of the fused projection.
+        rotated = rotate(heads[:, :, : H + G], cos, sin)
+        pool.write(index, batch.slots_T, rotated[:, :, H:].flatten(0, 1), heads[:, :, H + G :].flatten(0, 1))
+        k, v = pool.read(index, batch.regions, batch.num_keys)
+        out_BNHD = tree_attention(rotated[:, :, :H], k, v, batch.bias_BNK)
+        return layer.attention_out(out_BNHD.flatten(2))
+
+    def _ffn(self, layer: _Layer, x_BNM: Tensor) -> Tensor:
+        gate_BNF, up_BNF = layer.gate_up(self._normed(x_BNM, layer.ffn_norm_M)).chunk(2, dim=-1)
+        return layer.down(F.silu(gate_BNF) * up_BNF)

@@ -1,0 +1,62 @@
+"""From a model reference to a decoder on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from treespec.config import ModelRef
+from treespec.errors import ConfigError
+from treespec.model.checkpoint import Checkpoint
+from treespec.model.decoder import Decoder
+from treespec.model.families import FAMILIES
+from treespec.model.spec import architecture_of, read_config
+from treespec.model.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder with its tokenizer and the words that records describe it with."""
+
+    decoder: Decoder
+    tokenizer: TextTokenizer
+    label: str
+    description: str
+
+
+def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+    """Read, inflate where asked, and build. Raises CheckpointError or ConfigError before anything is computed."""
+    config = read_config(ref.path)
+    family = FAMILIES.get(architecture_of(config, ref.path))
+    spec = family.spec(config, ref.path)
+    tokenizer = TextTokenizer.load(ref.path)
+    checkpoint = Checkpoint(ref.path)
+    weights = family.read_weights(spec, checkpoint)
+    checkpoint.finish()
+    if ref.inflation is not None:
+        spec, weights = family.inflate(spec, weights, ref.inflation)
+    decoder = family.decoder(spec, weights, dtype, device)
+    return LoadedModel(decoder, tokenizer, ref.name, _describe(ref, decoder.num_parameters()))
+
+
+def _describe(ref: ModelRef, num_parameters: int) -> str:
+    size = f"{num_parameters / 1e6:.3g}M parameters"
+    return f"{ref.name}, inflated to {size}" if ref.inflation is not None else f"{ref.name}, {size}"
+
+
+def require_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
+    """Refuse a pair whose token ids mean different texts. Raises ConfigError."""
+    ours, theirs = target.tokenizer.vocabulary(), draft.tokenizer.vocabulary()
+    sizes = target.decoder.spec.vocab_size, draft.decoder.spec.vocab_size
+    if ours == theirs and sizes[0] == sizes[1]:
+        return
+    differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    example = f"; first difference: {differing[0]!r}" if differing else ""
+    raise ConfigError(
+        "draft and target have different vocabularies",
+        where=f"target {target.label!r}, draft {draft.label!r}",
+        received=f"{sizes[0]} and {sizes[1]} entries, {len(differing)} tokens differ{example}",
+        allowed="the same token for every id",
+        fix="choose a draft model that was trained with the target's tokenizer",
+    )

@@ -1,0 +1,84 @@
+"""Facts of a checkpoint, read from its config.json; torch-free."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treespec.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The sizes and constants a decoder is built from, in the words of this project."""
+
+    architecture: str
+    vocab_size: int
+    hidden_size: int
+    ffn_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope_base: float
+    max_positions: int
+    tie_embeddings: bool
+    eos_token_ids: tuple[int, ...]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder. Raises CheckpointError."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(
+            "model configuration cannot be read", where=str(path), received=error.strerror,
+            allowed="a folder in the Hugging Face layout",
+        ) from error
+    except json.JSONDecodeError as error:
+        raise CheckpointError("model configuration is not valid JSON", where=str(path), received=str(error)) from error
+    if not isinstance(config, dict):
+        raise CheckpointError("model configuration is not a JSON object", where=str(path), received=type(config).__name__)
+    return config
+
+
+def architecture_of(config: dict[str, Any], folder: Path) -> str:
+    """The first entry of ``architectures``."""
+    names = config.get("architectures")
+    if not names:
+        raise CheckpointError("model configuration names no architecture", where=str(folder / "config.json"))
+    return str(names[0])
+
+
+class ConfigReader:
+    """Reads fields of a config.json; a missing one is one clear error."""
+
+    def __init__(self, config: dict[str, Any], folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+
+    def need(self, key: str) -> Any:
+        """A field that must be there."""
+        value = self._config.get(key)
+        if value is None:
+            raise CheckpointError(f"model configuration lacks {key!r}", where=str(self._folder / "config.json"))
+        return value
+
+    def get(self, key: str, default: Any) -> Any:
+        """A field or its default; an explicit null counts as missing."""
+        value = self._config.get(key)
+        return default if value is None else value
+
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """One id or several, from generation_config.json where there is one, as generation elsewhere does."""
+        eos = self._config.get("eos_token_id")
+        path = self._folder / "generation_config.json"
+        if path.exists():
+            eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", eos)
+        if eos is None:
+            return ()
+        return tuple(eos) if isinstance(eos, list) else (int(eos),)

@@ -1,0 +1,85 @@
+"""Runs a decoder over rows of requests; several runs may be outstanding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from treespec.kvcache.allocator import SlotAllocator, SlotMoves
+from treespec.kvcache.pool import CacheShape, KVCachePool
+from treespec.model.decoder import Decoder
+from treespec.runner.batch import ForwardRow, pack_rows
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """Logits of the wanted tokens, row after row; ``starts[i]`` is the first of row i, one more entry ends them."""
+
+    logits_RV: Tensor
+    starts: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class RunHandle:
+    """A submitted run; its leases stay until its result is taken or it is cancelled."""
+
+    rows: tuple[ForwardRow, ...]
+    output: RunResult | None
+    event: torch.cuda.Event | None = None
+
+
+class ModelRunner:
+    """The only caller of a decoder: owns its cache and the leases of its runs.
+
+    Work is queued on the device in submission order: on a CPU a run is done when ``submit`` returns, on a GPU
+    ``poll`` asks the device. The cache outlives every run.
+    """
+
+    def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int) -> None:
+        spec = decoder.spec
+        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, num_regions, region_capacity)
+        self.decoder = decoder
+        self.allocator = SlotAllocator(num_regions, region_capacity)
+        self.pool = KVCachePool(shape, decoder.dtype, decoder.device)
+
+    @torch.inference_mode()
+    def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
+        """Queue one forward pass over ``rows``."""
+        batch = pack_rows(rows, self.allocator, self.decoder.dtype, self.decoder.device)
+        output = self.decoder.forward(batch, self.pool)
+        starts = [0]
+        for row in rows:
+            starts.append(starts[-1] + row.num_logits)
+        event = None
+        if self.decoder.device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+        return RunHandle(tuple(rows), RunResult(output.logits_RV, tuple(starts)), event)
+
+    def poll(self, handle: RunHandle) -> bool:
+        """Whether ``result`` would return at once."""
+        return handle.event is None or handle.event.query()
+
+    def result(self, handle: RunHandle) -> RunResult:
+        """Logits of a run, waiting for the device; its leases stay until ``commit``."""
+        if handle.event is not None:
+            handle.event.synchronize()
+        assert handle.output is not None, "the run was cancelled"
+        return handle.output
+
+    def cancel(self, handle: RunHandle) -> None:
+        """Give a run up: waits until the device has drained it, then releases its leases."""
+        if handle.event is not None:
+            handle.event.synchronize()
+        handle.output = None
+        for row in handle.rows:
+            self.allocator.release(row.lease)
+
+    @torch.inference_mode()
+    def commit(self, paths: Sequence[tuple[int, Sequence[int]]]) -> None:
+        """Turn leased slots into context: (region, offsets from the context's end) per request."""
+        moves: list[SlotMoves] = [self.allocator.commit(region, offsets) for region, offsets in paths]
+        self.pool.move(moves)

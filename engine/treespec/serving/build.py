@@ -1,0 +1,127 @@
+"""From a placement to loaded models with caches, and from a scenario to an engine over them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from treespec.config import Placement, Scenario
+from treespec.draft import Drafter, NoDrafter, SsmDrafter
+from treespec.errors import CapacityError, ConfigError
+from treespec.kvcache.pool import CacheShape
+from treespec.model.decoder import Decoder
+from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
+from treespec.request import Request, SamplingParams
+from treespec.runner import ModelRunner
+from treespec.scheduler import Scheduler
+from treespec.serving.engine import Engine
+from treespec.verify import GreedyVerifier
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LoadedPlacement:
+    """The models of a placement with their caches; serves one scenario after another."""
+
+    placement: Placement
+    target: LoadedModel
+    target_runner: ModelRunner
+    draft: LoadedModel | None
+    draft_runner: ModelRunner | None
+
+    def engine(self, scenario: Scenario) -> Engine:
+        """A fresh engine for one pass; the caches are reused."""
+        drafter: Drafter = NoDrafter()
+        if scenario.expansion:
+            assert self.draft_runner is not None, "the configuration was validated"
+            drafter = SsmDrafter(self.draft_runner, scenario.expansion)
+        scheduler = Scheduler(scenario.max_requests_per_batch, scenario.max_tokens_per_batch)
+        return Engine(self.target_runner, drafter, GreedyVerifier(), scheduler, self.target.tokenizer.decode)
+
+    def request(self, scenario: Scenario, request_id: int, prompt_token_ids: Sequence[int]) -> Request:
+        """A request with this placement's limits and the scenario's stopping rule."""
+        params = SamplingParams(
+            max_new_tokens=scenario.max_new_tokens,
+            max_sequence_length=self.placement.max_sequence_length,
+            ignore_eos=scenario.ignore_eos,
+            stop_strings=scenario.stop_strings,
+        )
+        return Request(request_id, tuple(prompt_token_ids), params, self.target.decoder.spec.eos_token_ids)
+
+
+def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> LoadedPlacement:
+    """Load the models and size the caches for the widest scenario. Raises TreespecError before any token is made."""
+    device = _device(placement)
+    torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
+    dtype = getattr(torch, placement.dtype)
+    target = load_model(placement.target, dtype, device)
+    _require_positions(target, placement)
+    draft = None
+    if any(scenario.expansion for scenario in scenarios):
+        draft = load_model(placement.drafts[0], dtype, device)
+        require_same_vocabulary(target, draft)
+        _require_positions(draft, placement)
+    num_regions = max(scenario.max_requests_per_batch for scenario in scenarios)
+    decoders = [model.decoder for model in (target, draft) if model is not None]
+    _require_memory(placement, decoders, num_regions, dtype, device)
+    runners = [ModelRunner(decoder, num_regions, _region_capacity(placement)) for decoder in decoders]
+    return LoadedPlacement(placement, target, runners[0], draft, runners[1] if draft else None)
+
+
+def _device(placement: Placement) -> torch.device:
+    if placement.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "the device is not there", where=f"placement {placement.name!r}", received="device: cuda",
+            allowed="cpu (this machine has no usable CUDA device)", fix="choose a platform whose device is cpu",
+        )
+    if placement.device == "cpu" and placement.dtype == "float16":
+        raise ConfigError(
+            "float16 is a storage format on CPUs, computing in it is a hundred times slower",
+            where=f"placement {placement.name!r}", received="dtype: float16", allowed="float32 or bfloat16",
+        )
+    return torch.device(placement.device)
+
+
+def _region_capacity(placement: Placement) -> int:
+    return placement.max_sequence_length + placement.max_tree_nodes
+
+
+def _require_positions(model: LoadedModel, placement: Placement) -> None:
+    allowed = model.decoder.spec.max_positions
+    if placement.max_sequence_length > allowed:
+        raise ConfigError(
+            "max_sequence_length is beyond the positions the model knows", where=model.label,
+            received=placement.max_sequence_length, allowed=f"at most {allowed}",
+        )
+
+
+def _require_memory(
+    placement: Placement, decoders: Sequence[Decoder], num_regions: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Refuse a batch whose caches exceed the budget; serving fewer requests would measure another batch size."""
+    needed = 0
+    for decoder in decoders:
+        spec = decoder.spec
+        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, num_regions, _region_capacity(placement))
+        needed += shape.num_bytes(dtype)
+    free = _free_bytes(device)
+    budget = int(free * placement.cache_fraction)
+    if needed > budget:
+        per_request = needed // num_regions
+        raise CapacityError(
+            "the key/value caches do not fit their budget", where=f"placement {placement.name!r}",
+            received=f"{needed // MIB} MiB for max_requests_per_batch {num_regions}",
+            allowed=f"{budget // MIB} MiB = cache_fraction {placement.cache_fraction} of {free // MIB} MiB free, "
+            f"enough for {budget // per_request} requests",
+            fix="lower the batch size or max_sequence_length, or raise cache_fraction",
+        )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

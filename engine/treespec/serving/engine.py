@@ -1,0 +1,158 @@
+"""One step of speculative serving: schedule, draft, forward, verify, commit. One path for every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from treespec.draft import Drafter
+from treespec.metrics.counts import PassProfile, RequestProfile
+from treespec.metrics.stopwatch import Stopwatch
+from treespec.request import Decode, Request, RequestStatus
+from treespec.runner import ForwardRow, ModelRunner
+from treespec.scheduler import PlannedRow, Scheduler
+from treespec.tree import Proposals
+from treespec.verify import Verifier, VerifyResult
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A planned row with the tree that the target is to judge; None where a prompt goes on in a later step."""
+
+    request: Request
+    num_certain: int  # prompt tokens before the tree's root
+    proposals: Proposals | None
+
+
+class Engine:
+    """Serves requests with a target, a drafter and a verifier; the target's cache is its own while it works."""
+
+    def __init__(
+        self, runner: ModelRunner, drafter: Drafter, verifier: Verifier, scheduler: Scheduler, decode: Decode
+    ) -> None:
+        self._runner = runner
+        self._drafter = drafter
+        self._verifier = verifier
+        self._scheduler = scheduler
+        self._decode = decode
+        self._regions: dict[int, int] = {}
+        self._watch = Stopwatch()
+        self.profiles: dict[int, RequestProfile] = {}
+        self.totals = PassProfile()
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Queue requests."""
+        self._scheduler.add(requests)
+
+    def run(self) -> PassProfile:
+        """Serve until nothing is left; the clock starts here."""
+        self._watch = Stopwatch()
+        while self._scheduler.has_work:
+            self.step()
+        self._watch.charge("other")
+        self.totals.time_us = self._watch.split_us()
+        self.totals.wall_us = sum(self.totals.time_us.values())
+        return self.totals
+
+    def step(self) -> list[Request]:
+        """One iteration: at most one target pass for decoding requests and one for prompts; returns who finished."""
+        self._admit()
+        plan = self._scheduler.plan()
+        decoding = [row.request for row in plan if row.num_prompt_tokens == 0]
+        prompts = [row for row in plan if row.num_prompt_tokens > 0]
+        finished = self._decode_step(decoding) if decoding else []
+        if prompts:
+            finished += self._prompt_step(prompts)
+        self._scheduler.retire()
+        return finished
+
+    def _admit(self) -> None:
+        for request in self._scheduler.admit():
+            self._regions[request.request_id] = self._runner.allocator.admit()
+            self.profiles[request.request_id] = RequestProfile(start_us=self._watch.now_us())
+
+    def _decode_step(self, requests: list[Request]) -> list[Request]:
+        self._watch.charge("other")
+        # The last token a request may emit is the target's own, so a deeper tree would be thrown away.
+        proposals = self._drafter.propose(requests, [request.num_remaining - 1 for request in requests])
+        self._watch.charge("draft")
+        rows = [_Row(request, 0, item) for request, item in zip(requests, proposals, strict=True)]
+        accepted = self._run(rows)
+        running = [request for request in requests if request.status is RequestStatus.RUNNING]
+        self._drafter.observe(running, [accepted[request.request_id] for request in running])
+        self._watch.charge("draft")
+        return [request for request in requests if request.status is RequestStatus.FINISHED]
+
+    def _prompt_step(self, plan: list[PlannedRow]) -> list[Request]:
+        rows = [
+            _Row(row.request, row.num_prompt_tokens, Proposals.none(row.request.last_token_id) if row.decodes else None)
+            for row in plan
+        ]
+        self._run(rows)
+        return [row.request for row in plan if row.request.status is RequestStatus.FINISHED]
+
+    def _run(self, rows: list[_Row]) -> dict[int, tuple[int, ...]]:
+        """Forward, verify and commit; returns the accepted nodes that were kept, per request id."""
+        handle = self._runner.submit([self._forward_row(row) for row in rows])
+        logits_TV = self._runner.result(handle).logits_RV
+        self.totals.num_target_steps += 1
+        self._watch.charge("forward")
+        judged = [row for row in rows if row.proposals is not None]
+        results = self._verifier.verify([row.proposals for row in judged if row.proposals is not None], logits_TV)
+        verdicts = {row.request.request_id: result for row, result in zip(judged, results, strict=True)}
+        self._watch.charge("verify")
+        accepted = self._commit(rows, verdicts)
+        self._watch.charge("commit")
+        return accepted
+
+    def _forward_row(self, row: _Row) -> ForwardRow:
+        """Prompt tokens as a chain, the tree below its last: a chunk of a prompt is a tree that is known to be right."""
+        request, c = row.request, row.num_certain
+        certain = request.tokens_from(request.num_cached)[:c]
+        n = 0 if row.proposals is None else len(row.proposals.tree)
+        visible = np.tri(c + n, dtype=bool)
+        positions = np.arange(request.num_cached, request.num_cached + c + n, dtype=np.int64)
+        ids = np.asarray(certain, dtype=np.int64)
+        if row.proposals is not None:
+            tree = row.proposals.tree
+            visible[c:, c:] = tree.ancestors
+            positions[c:] = request.num_cached + c + tree.depths
+            ids = np.concatenate([ids, tree.token_ids])
+        self.profiles[request.request_id].num_target_steps += 1
+        lease = self._runner.allocator.lease(self._regions[request.request_id], c + n)
+        return ForwardRow(lease, ids, positions, visible, num_logits=n)
+
+    def _commit(self, rows: list[_Row], verdicts: dict[int, VerifyResult]) -> dict[int, tuple[int, ...]]:
+        accepted: dict[int, tuple[int, ...]] = {}
+        paths = []
+        for row in rows:
+            request, offsets = row.request, list(range(row.num_certain))
+            if row.proposals is not None:
+                kept = self._emit(request, row.proposals, verdicts[request.request_id])
+                accepted[request.request_id] = kept
+                offsets += [row.num_certain, *(row.num_certain + node for node in kept)]
+            request.num_cached += len(offsets)
+            paths.append((self._regions[request.request_id], offsets))
+        self._runner.commit(paths)
+        for row in rows:
+            if row.request.status is RequestStatus.FINISHED:
+                self._finish(row.request)
+        return accepted
+
+    def _emit(self, request: Request, proposals: Proposals, verdict: VerifyResult) -> tuple[int, ...]:
+        """Append what was verified, up to the stopping rule; returns the nodes whose tokens are now context."""
+        token_ids = [int(proposals.tree.token_ids[node]) for node in verdict.accepted_nodes]
+        num_taken = request.append([*token_ids, verdict.next_token_id], self._decode)
+        profile = self.profiles[request.request_id]
+        profile.num_draft_tokens += len(proposals.tree) - 1
+        profile.accepted_per_step.append(num_taken - 1)
+        profile.finish_us = self._watch.now_us()
+        profile.first_token_us = profile.first_token_us or profile.finish_us
+        self.totals.num_output_tokens += num_taken
+        return verdict.accepted_nodes[: num_taken - 1]
+
+    def _finish(self, request: Request) -> None:
+        self._drafter.forget(request)
+        self._runner.allocator.free(self._regions.pop(request.request_id))

@@ -1,0 +1,6 @@
+"""Token trees and the proposals they carry; torch-free."""
+
+from treespec.tree.proposals import Contract, Proposals
+from treespec.tree.token_tree import TokenTree, TreeBuilder
+
+__all__ = ["Contract", "Proposals", "TokenTree", "TreeBuilder"]
