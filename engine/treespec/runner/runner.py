@@ -45,6 +45,10 @@ class ModelRunner:
         self.allocator = SlotAllocator(num_regions, region_capacity)
         self.pool = KVCachePool(shape, decoder.dtype, decoder.device)
 
+    def reset(self) -> None:
+        """Free every region, whatever holds it; the tensors stay."""
+        self.allocator = SlotAllocator(self.allocator.num_regions, self.allocator.region_capacity)
+
     @torch.inference_mode()
     def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
         """Queue one forward pass over ``rows``."""

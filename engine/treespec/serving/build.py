@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from treespec.config import Placement, Scenario
@@ -32,6 +33,12 @@ class LoadedPlacement:
     target_runner: ModelRunner
     draft: LoadedModel | None
     draft_runner: ModelRunner | None
+
+    def reset(self) -> None:
+        """Forget all cached tokens, after a pass that broke off."""
+        for runner in (self.target_runner, self.draft_runner):
+            if runner is not None:
+                runner.reset()
 
     def engine(self, scenario: Scenario) -> Engine:
         """A fresh engine for one pass; the caches are reused."""
@@ -124,4 +131,4 @@ def _require_memory(
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)

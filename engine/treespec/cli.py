@@ -1,0 +1,79 @@
+"""The command line: ``treespec run``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from treespec import __version__
+from treespec.errors import TreespecError
+from treespec.log import say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; a user's mistake is one line on stderr and exit status 2."""
+    args = _parser().parse_args(arguments)
+    # OpenMP threads that spin between operations fight with everything else on the machine; torch reads this once,
+    # when it is first imported, so the commands import it below.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return int(args.command(args))
+    except TreespecError as error:
+        say(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; finished records are kept, the same command goes on")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="treespec", description="Lossless tree-based speculative inference.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="serve the scenarios of a job file and write their records")
+    run.add_argument("--config", type=Path, required=True, help="job file: a placement and its scenarios")
+    run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
+    run.add_argument("--die-with-parent", action="store_true", help="end when the process that started this one ends")
+    run.set_defaults(command=_run)
+    describe = commands.add_parser("describe", help="print this machine's devices as JSON")
+    describe.add_argument("--output", type=Path, help="write the JSON to this file instead of stdout")
+    describe.set_defaults(command=_describe)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from treespec.config import load_run_config
+    from treespec.metrics.records import RecordFolder
+    from treespec.serving.exclusion import die_with_parent, exclusive_run
+    from treespec.serving.job import Job
+
+    if args.die_with_parent:
+        die_with_parent()
+    config = load_run_config(args.config)
+    folder = RecordFolder(args.output_dir).folder
+    with exclusive_run(folder):
+        failed = Job(config, folder).run()
+    if failed:
+        say(f"{failed} scenarios failed; the same command tries them again")
+    return 1 if failed else 0
+
+
+def _describe(args: argparse.Namespace) -> int:
+    import json
+
+    from treespec.files import write_atomically
+    from treespec.serving.devices import describe_devices
+
+    text = json.dumps(describe_devices(), indent=1) + "\n"
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomically(args.output, text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,56 @@
+"""One measuring run at a time: per results folder and per host; and no engine that outlives its workflow."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from treespec.log import say
+
+PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def exclusive_run(output_dir: Path) -> Iterator[None]:
+    """Hold the locks of the results folder and of this host's devices; waits for the holder, naming it."""
+    locks = [output_dir / ".lock", Path(tempfile.gettempdir()) / f"treespec-{os.getuid()}.lock"]
+    with ExitStack() as stack:
+        for path in locks:
+            stack.enter_context(_locked(path))
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            say(f"waiting: {holder} holds {path}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(f"treespec run, pid {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it ends (Linux); refuse to start orphaned."""
+    if not sys.platform.startswith("linux"):
+        say("--die-with-parent needs Linux and has no effect here")
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before the call
+        sys.exit("the process that started this run has ended")

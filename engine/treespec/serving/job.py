@@ -1,0 +1,166 @@
+"""Serves all scenarios of a job in one process: interleaved, resumable, one record each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from treespec.config import RunConfig, Scenario, fingerprints, hash_model
+from treespec.errors import TreespecError
+from treespec.log import say
+from treespec.metrics.counts import PassProfile
+from treespec.metrics.environment import describe_environment
+from treespec.metrics.records import RecordFolder, ServedRequest, pass_entry, utc_now
+from treespec.model.loader import LoadedModel
+from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.progress import Progress
+from treespec.serving.prompts import load_prompts
+
+WARM_UP_TOKENS = 8
+
+
+class Job:
+    """One placement and those of its scenarios that have no current record."""
+
+    def __init__(self, config: RunConfig, output_dir: Path) -> None:
+        self._config = config
+        self._records = RecordFolder(output_dir)
+        self._fingerprints = fingerprints(config)
+
+    def missing(self) -> list[Scenario]:
+        """Scenarios without a complete, current record."""
+        return [s for s in self._config.scenarios if not self._records.is_complete(s.name, self._fingerprints[s.name])]
+
+    def run(self) -> int:
+        """Serve what is missing; returns the number of scenarios that failed."""
+        missing = self.missing()
+        say(f"{len(self._config.scenarios) - len(missing)} of {len(self._config.scenarios)} scenarios are done")
+        if not missing:
+            return 0
+        loaded = load_placement(self._config.placement, missing)
+        prompts = {s.name: self._prompts(s, loaded) for s in missing}  # every bad prompt is told before any is served
+        for scenario in missing:
+            self._records.supersede(scenario.name, self._fingerprints[scenario.name])
+        meta = self._placement_meta(loaded)
+        progress = Progress(sum(scenario.num_repeats for scenario in missing))
+        failed = 0
+        for group in comparison_groups(missing):
+            failed += self._serve_group(group, loaded, prompts, meta, progress)
+        return failed
+
+    def _prompts(self, scenario: Scenario, loaded: LoadedPlacement) -> list[list[int]]:
+        return load_prompts(scenario, loaded.target.tokenizer, self._config.placement.max_sequence_length)
+
+    def _serve_group(
+        self,
+        group: Sequence[Scenario],
+        loaded: LoadedPlacement,
+        prompts: dict[str, list[list[int]]],
+        meta: dict[str, Any],
+        progress: Progress,
+    ) -> int:
+        """Repeat by repeat, every mode once, in rotating order: drift of the machine falls on all modes alike."""
+        attempts = {s.name: _Attempt(s, loaded, prompts[s.name]) for s in group}
+        for repeat in range(max(s.num_repeats for s in group)):
+            shift = repeat % len(group)
+            for scenario in [*group[shift:], *group[:shift]]:
+                attempt = attempts[scenario.name]
+                if attempt.error is None and repeat < scenario.num_repeats:
+                    attempt.serve(repeat)
+                    progress.advance(f"{scenario.name}, repeat {repeat + 1}: {attempt.summary()}")
+        for name, attempt in attempts.items():
+            self._commit(name, attempt, meta)
+        return sum(attempt.error is not None for attempt in attempts.values())
+
+    def _commit(self, name: str, attempt: _Attempt, meta: dict[str, Any]) -> None:
+        whole = meta | {
+            "fingerprint": self._fingerprints[name],
+            "config": {
+                "placement": self._config.placement.model_dump(mode="json"),
+                "scenario": attempt.scenario.model_dump(mode="json"),
+            },
+            "repeats": [pass_entry(totals) for totals in attempt.totals],
+            "started_at": attempt.started_at,
+            "finished_at": utc_now(),
+        }
+        if attempt.error is None:
+            self._records.write(name, attempt.served, whole)
+        else:
+            say(f"{name} failed: {attempt.error}")
+            self._records.write_failure(name, attempt.error, whole)
+
+    def _placement_meta(self, loaded: LoadedPlacement) -> dict[str, Any]:
+        placement = self._config.placement
+        device = torch.cuda.get_device_name() if placement.device == "cuda" else "cpu"
+        drafts = [_model_meta(loaded.draft, placement.drafts[0].path)] if loaded.draft else []
+        return {
+            "models": {"target": _model_meta(loaded.target, placement.target.path), "drafts": drafts},
+            "environment": describe_environment(torch.__version__, device, torch.get_num_threads()),
+        }
+
+
+class _Attempt:
+    """What one scenario has produced so far."""
+
+    def __init__(self, scenario: Scenario, loaded: LoadedPlacement, prompts: list[list[int]]) -> None:
+        self.scenario = scenario
+        self.served: list[ServedRequest] = []
+        self.totals: list[PassProfile] = []
+        self.error: str | None = None
+        self.started_at = utc_now()
+        self._loaded = loaded
+        self._prompts = prompts
+
+    def serve(self, repeat: int) -> None:
+        """One pass over the prompts; a failure is kept as this scenario's error and the others go on."""
+        try:
+            if repeat == 0:
+                self._pass(self._prompts[: self.scenario.max_requests_per_batch], WARM_UP_TOKENS, None)
+            self._pass(self._prompts, self.scenario.max_new_tokens, repeat)
+        except (TreespecError, RuntimeError, MemoryError) as error:
+            # The device's failures are RuntimeErrors; the caches they leave leased are made anew.
+            self.error = f"{type(error).__name__}: {error}"
+            self._loaded.reset()
+
+    def _pass(self, prompts: list[list[int]], max_new_tokens: int, repeat: int | None) -> None:
+        scenario = self.scenario.model_copy(update={"max_new_tokens": max_new_tokens})
+        requests = [self._loaded.request(scenario, index, ids) for index, ids in enumerate(prompts)]
+        engine = self._loaded.engine(scenario)
+        engine.add(requests)
+        totals = engine.run()
+        if repeat is None:  # warm-up, not part of the record
+            return
+        self.totals.append(totals)
+        tokenizer = self._loaded.target.tokenizer
+        for request in requests:
+            text = tokenizer.decode(request.prompt_token_ids) + request.text(tokenizer.decode)
+            profile = engine.profiles[request.request_id]
+            self.served.append(ServedRequest(repeat, request.request_id, request, profile, text))
+
+    def summary(self) -> str:
+        """The last pass in a few words."""
+        if self.error is not None:
+            return "failed"
+        totals = self.totals[-1]
+        return f"{totals.wall_us / 1000 / max(1, totals.num_output_tokens):.2f} ms per token of the batch"
+
+
+def comparison_groups(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
+    """Scenarios that differ in nothing but how they speculate, in the order of their first member."""
+    groups: dict[str, list[Scenario]] = {}
+    for scenario in scenarios:
+        key = scenario.model_dump_json(exclude={"name", "mode", "expansion"})
+        groups.setdefault(key, []).append(scenario)
+    return list(groups.values())
+
+
+def _model_meta(model: LoadedModel, path: Path) -> dict[str, Any]:
+    return {
+        "label": model.label,
+        "description": model.description,
+        "num_parameters": model.decoder.num_parameters(),
+        "sha256": hash_model(path),
+    }
