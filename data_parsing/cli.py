@@ -1,0 +1,78 @@
+"""Command line: plans and raw records in, CSV tables or a status out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_parsing.artifact_logs import artifact_log_tables, read_artifact_logs, remarks
+from data_parsing.errors import ParsingError
+from data_parsing.plan import load_plans
+from data_parsing.progress import DEFAULT_RUN_COMMAND, progress_report
+from data_parsing.records import Status, read_records
+from data_parsing.tables import build_tables, write_tables
+
+COMMANDS = ("tables", "status", "artifact")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0, or 2 after one line on stderr if the caller gave it something unusable."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] not in (*COMMANDS, "-h", "--help"):
+        words.insert(0, "tables")
+    arguments = _parser().parse_args(words)
+    try:
+        {"tables": _tables, "status": _status, "artifact": _artifact}[arguments.command](arguments)
+    except ParsingError as error:
+        print(f"data_parsing: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m data_parsing", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    tables = commands.add_parser("tables", help="write every table (the default where no command is named)")
+    status = commands.add_parser("status", help="print which scenarios are done, and the command that runs the rest")
+    artifact = commands.add_parser("artifact", help="write server_<size>.csv from .out files of the original artifact")
+    for command in (tables, status):
+        command.add_argument(
+            "--plan", type=Path, action="append", required=True, help="JSON list of planned scenarios; may be repeated"
+        )
+    for command in (tables, status, artifact):
+        command.add_argument("--raw-dir", type=Path, required=True, help="folder of the records")
+    for command in (tables, artifact):
+        command.add_argument("--output-dir", type=Path, required=True, help="folder for the CSV files")
+    status.add_argument(
+        "--run-command",
+        default=DEFAULT_RUN_COMMAND,
+        help="how the missing scenarios are run, {experiment} standing for theirs (default: %(default)s)",
+    )
+    return parser
+
+
+def _tables(arguments: argparse.Namespace) -> None:
+    records = read_records(arguments.raw_dir, load_plans(arguments.plan))
+    for path in write_tables(build_tables(records), arguments.output_dir):
+        print(path)
+    counts = Counter(record.status for record in records)
+    told = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
+    print(f"{len(records)} scenarios planned: {', '.join(told) or 'none'}", file=sys.stderr)
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    print(progress_report(read_records(arguments.raw_dir, load_plans(arguments.plan)), arguments.run_command))
+
+
+def _artifact(arguments: argparse.Namespace) -> None:
+    logs = read_artifact_logs(arguments.raw_dir)
+    if not logs:
+        raise ParsingError(f"{arguments.raw_dir}: no server_<size>-<n>_batchsize-<mode>.out file")
+    for path in write_tables(artifact_log_tables(logs), arguments.output_dir):
+        print(path)
+    for log in logs:
+        if said := remarks(log):
+            print(f"{log.file_name}: {said}", file=sys.stderr)

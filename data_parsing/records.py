@@ -1,0 +1,104 @@
+"""Reader of the engine's records (``.meta.json`` and ``.jsonl``): what a record holds and whether it may count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import pandas as pd
+
+from data_parsing.errors import ParsingError
+from data_parsing.plan import PlannedScenario
+from data_parsing.record_fields import DamagedRecordError, object_of, read_json_object, text_of
+from data_parsing.record_parts import Provenance, RepeatTotals, read_provenance, read_repeat_totals
+from data_parsing.request_rows import read_request_rows
+
+RECORD_FORMAT = 1
+
+
+class Status(StrEnum):
+    """Whether a planned scenario has a record that counts; only OK does."""
+
+    OK = "ok"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    INCOMPLETE = "incomplete"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The content of a complete record."""
+
+    requests: pd.DataFrame
+    """One row per request and repeat, columns of ``request_rows.COLUMNS``."""
+    repeats: tuple[RepeatTotals, ...]
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Record:
+    """A planned scenario and what the raw folder holds of it; ``measurement`` is there exactly if status is OK."""
+
+    planned: PlannedScenario
+    status: Status
+    detail: str = ""
+    measurement: Measurement | None = None
+
+
+def read_records(raw_dir: Path, plan: Sequence[PlannedScenario]) -> tuple[Record, ...]:
+    """One record per planned scenario; a folder that does not exist holds none. Damage is a status, never an error."""
+    if raw_dir.exists() and not raw_dir.is_dir():
+        raise ParsingError(f"{raw_dir}: the raw folder is not a folder")
+    return tuple(read_record(raw_dir, planned) for planned in plan)
+
+
+def read_record(raw_dir: Path, planned: PlannedScenario) -> Record:
+    """The record of one scenario as it stands now."""
+    meta_path = raw_dir / f"{planned.scenario}.meta.json"
+    try:
+        meta = read_json_object(meta_path)
+    except FileNotFoundError:
+        return _uncommitted(raw_dir, planned)
+    except DamagedRecordError as damage:
+        return Record(planned, Status.INCOMPLETE, str(damage))
+    try:
+        fingerprint = text_of(meta, "fingerprint")
+        if fingerprint != planned.fingerprint:
+            detail = f"record has fingerprint {fingerprint[:8]}, planned is {planned.fingerprint[:8]}"
+            return Record(planned, Status.SUPERSEDED, detail)
+        status = text_of(meta, "status")
+        if status == "failed":
+            return Record(planned, Status.FAILED, " ".join(str(meta.get("error") or "no message").split()))
+        if status != "ok" or meta.get("format") != RECORD_FORMAT:
+            raise DamagedRecordError(f"status {status!r} or format {meta.get('format')!r} is unknown")
+        return Record(planned, Status.OK, measurement=_measurement(raw_dir, planned, meta))
+    except DamagedRecordError as damage:
+        return Record(planned, Status.INCOMPLETE, str(damage))
+
+
+def _measurement(raw_dir: Path, planned: PlannedScenario, meta: dict[str, object]) -> Measurement:
+    num_rows = meta.get("num_rows")
+    requests = read_request_rows(raw_dir / f"{planned.scenario}.jsonl")
+    if type(num_rows) is not int or len(requests) != num_rows or num_rows < 1:
+        raise DamagedRecordError(f".jsonl holds {len(requests)} rows of {num_rows}")
+    return Measurement(
+        requests=requests,
+        repeats=read_repeat_totals(meta.get("repeats")),
+        provenance=read_provenance(
+            config=object_of(meta, "config"),
+            models=object_of(meta, "models"),
+            environment=object_of(meta, "environment"),
+        ),
+    )
+
+
+def _uncommitted(raw_dir: Path, planned: PlannedScenario) -> Record:
+    # The engine renames .meta.json last; rows without it are what a killed run left.
+    if (raw_dir / f"{planned.scenario}.jsonl").exists():
+        return Record(planned, Status.INCOMPLETE, "rows without .meta.json: the run did not finish")
+    if any((raw_dir / "superseded").glob(f"{planned.scenario}.????????.meta.json")):
+        return Record(planned, Status.SUPERSEDED, "only records of other configurations lie in superseded/")
+    return Record(planned, Status.MISSING)
