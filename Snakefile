@@ -1,0 +1,56 @@
+# snakemake <target>: basic_test | server_gpu_experiments | figures | status | engine | models
+# What runs is said in config/; rules/scenarios.py turns it into placements and scenarios.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/engine.smk"
+include: "rules/models.smk"
+include: "rules/basic_test.smk"
+include: "rules/experiments.smk"
+include: "rules/parsing.smk"
+include: "rules/figures.smk"
+
+
+rule all:
+    """The experiments only: figures are a call of their own, because they draw the records that exist when it starts."""
+    default_target: True
+    input:
+        f"{RESULTS}/basic_test/passed",
+        markers("server_gpu"),
+
+
+rule basic_test:
+    """Every decoding mode answers as it should."""
+    input:
+        f"{RESULTS}/basic_test/passed",
+
+
+rule server_gpu_experiments:
+    """Every record of the paper's server experiment on this platform."""
+    input:
+        markers("server_gpu"),
+
+
+rule figures:
+    """Every figure, from the records that exist; starts no experiment."""
+    input:
+        FIGURES,
+
+
+rule engine:
+    """The engine's wheel for other nodes, and a check of this machine's devices."""
+    input:
+        WHEEL,
+        DEVICE_CHECK,
+
+
+rule models:
+    """The models and prompts this platform uses are there and are what they should be."""
+    input:
+        f"{RESULTS}/models_checked",

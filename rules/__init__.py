@@ -1,0 +1,1 @@
+"""The workflow's rule files and the plain Python they plan with."""

@@ -1,0 +1,25 @@
+"""The artifact's basic test, with outputs that are really looked at."""
+
+
+rule check_modes:
+    """Run every decoding mode and compare what comes out; prints "Test passed!" only then."""
+    input:
+        wheel=WHEEL,
+        device=DEVICE_CHECK,
+        models=f"{RESULTS}/models_checked",
+        script="basic_test.py",
+    output:
+        touch(f"{RESULTS}/basic_test/passed"),
+    log:
+        f"{LOGS}/basic_test.log",
+    conda:
+        "../envs/engine.yaml"
+    threads: workflow.cores
+    params:
+        target=PLANNED.basic_test.target.path,
+        draft=PLANNED.basic_test.drafts[0].path,
+        folder=f"{RESULTS}/basic_test",
+    # tee outlives a ctrl-C so that the last words reach the log.
+    shell:
+        "exec python {input.script} --target {params.target} --draft {params.draft} --output-dir {params.folder}"
+        " > >(tee -i {log}) 2>&1"

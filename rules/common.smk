@@ -1,0 +1,46 @@
+"""Reads and checks the configuration, plans the experiments and names the files the rules share."""
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from rules.plan_files import plan_workflow, write_plan
+from treespec.errors import TreespecError
+
+# Rules call `python`, `treespec` and others by name: those of the environment that Snakemake itself runs in. An
+# environment that a profile activates for a job goes before it.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+try:
+    PLANNED = plan_workflow(config, ["server_gpu"])
+    write_plan(PLANNED)
+except TreespecError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = str(PLANNED.results)
+LOGS = f"{RESULTS}/logs"
+SIZES = [placement.scenarios[0].size for placement in PLANNED.sweeps["server_gpu"]]
+
+
+wildcard_constraints:
+    placement="|".join(placement.name for sweep in PLANNED.sweeps.values() for placement in sweep),
+    fingerprint="[0-9a-f]{12}",
+
+
+def markers(experiment):
+    """The markers that say that an experiment, as configured now, is complete."""
+    return [PLANNED.marker(placement) for placement in PLANNED.sweeps[experiment]]
+
+
+def sources(folder):
+    """The Python files of a folder: what is made by them is made again when they change."""
+    return sorted(str(path) for path in Path(folder).rglob("*.py"))
+
+
+def records(wildcards):
+    """The records that exist now, superseded ones included; no rule makes them, so asking for them starts nothing."""
+    raw = Path(RESULTS, "raw")
+    return sorted(str(path) for folder in (raw, raw / "superseded") for path in folder.glob("*.meta.json"))

@@ -1,0 +1,28 @@
+"""One job per placement: an engine process that serves all scenarios of one set of models and ranks.
+
+REQUIRED INPUTS: results/<platform>/jobs/<placement>.yaml, written while the Snakefile is read
+OUTPUTS: the marker results/<platform>/ok/<placement>.<fingerprint>. The records in results/<platform>/raw/ are not
+declared: Snakemake deletes declared outputs before it runs a rule again.
+"""
+
+
+rule placement:
+    """Measure what is still missing of one placement; leaves the marker only if every record is complete."""
+    input:
+        job=f"{RESULTS}/jobs/{{placement}}.yaml",
+        device=DEVICE_CHECK,
+        models=f"{RESULTS}/models_checked",
+    output:
+        touch(f"{RESULTS}/ok/{{placement}}.{{fingerprint}}"),
+    log:
+        f"{LOGS}/{{placement}}.{{fingerprint}}.log",
+    conda:
+        "../envs/engine.yaml"
+    # All cores: two placements never run at once. No benchmark: its sampling would run beside what is being measured.
+    threads: workflow.cores
+    params:
+        raw=f"{RESULTS}/raw",
+    # exec: the engine becomes Snakemake's own child, so that it ends when Snakemake is killed.
+    # tee outlives a ctrl-C so that the last words reach the log.
+    shell:
+        "exec treespec run --config {input.job} --output-dir {params.raw} --die-with-parent > >(tee -i {log}) 2>&1"

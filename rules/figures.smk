@@ -1,0 +1,21 @@
+"""Figures from CSV tables, and from nothing else."""
+
+FIGURES = expand("{results}/figures/server_latency.{suffix}", results=RESULTS, suffix=["pdf", "png"])
+
+
+rule draw_figures:
+    """Draw every figure, with what is missing named in it."""
+    input:
+        csv=rules.parse.output,
+        sources=sources("figures"),
+    output:
+        FIGURES,
+    log:
+        f"{LOGS}/figures.log",
+    conda:
+        "../envs/figures.yaml"
+    params:
+        csv=f"{RESULTS}/csv",
+        figures=f"{RESULTS}/figures",
+    shell:
+        "python -m figures --csv-dir {params.csv} --output-dir {params.figures} > {log} 2>&1"

@@ -1,0 +1,35 @@
+"""Raw records to CSV tables, and a look at what is there. Neither ever makes a record."""
+
+
+rule parse:
+    """Write the tables from the records that exist; missing, failed and superseded ones are listed in them."""
+    input:
+        plan=PLANNED.plan_file("server_gpu"),
+        records=records,
+        sources=sources("data_parsing"),
+    output:
+        expand("{results}/csv/server_{size}.csv", results=RESULTS, size=SIZES),
+        long=f"{RESULTS}/csv/server.csv",
+    log:
+        f"{LOGS}/parse.log",
+    conda:
+        "../envs/parsing.yaml"
+    params:
+        raw=f"{RESULTS}/raw",
+        csv=f"{RESULTS}/csv",
+    shell:
+        "python -m data_parsing --plan {input.plan} --raw-dir {params.raw} --output-dir {params.csv} > {log} 2>&1"
+
+
+rule status:
+    """Print which records are done, failed or missing, as the records themselves tell."""
+    input:
+        plan=PLANNED.plan_file("server_gpu"),
+    log:
+        f"{LOGS}/status.log",
+    conda:
+        "../envs/parsing.yaml"
+    params:
+        raw=f"{RESULTS}/raw",
+    shell:
+        "python -m data_parsing status --plan {input.plan} --raw-dir {params.raw} 2>&1 | tee {log}"

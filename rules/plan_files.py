@@ -1,0 +1,182 @@
+"""What the workflow reads and writes before any job: configuration in; job files, plans and honest markers out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rules.scenarios import (
+    BasicTest,
+    PlannedPlacement,
+    PlannedScenario,
+    Platform,
+    SizeRoles,
+    Sweep,
+    WorkflowConfig,
+    plan_sweep,
+    roles_of,
+    validated,
+)
+from treespec.errors import ConfigError, OutputError
+
+CONFIG_DIR = Path("config")
+CHECKSUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """Everything the rules need to know: where results go, what is planned, what the basic test takes."""
+
+    platform_name: str
+    platform: Platform
+    results: Path
+    sweeps: Mapping[str, tuple[PlannedPlacement, ...]]
+    basic_test: SizeRoles
+
+    def marker(self, placement: PlannedPlacement) -> str:
+        """The file that says that every record of a placement, as configured now, is there."""
+        return f"{self.results}/ok/{placement.name}.{placement.fingerprint}"
+
+    def plan_file(self, experiment: str) -> str:
+        """The list of the records an experiment is to leave."""
+        return f"{self.results}/plan/{experiment}.json"
+
+    def data_files(self) -> list[str]:
+        """Weights and prompts that the plan reads."""
+        weights = {str(path) for folder in self._model_folders() for path in folder.glob("*.safetensors")}
+        return sorted(weights | {str(path) for path in self._prompt_files()})
+
+    def checksum_files(self) -> list[str]:
+        """The lists of checksums that lie beside the models and prompts in use, where there are any."""
+        folders = {path.parent for path in (*self._model_folders(), *self._prompt_files())}
+        return sorted(str(path) for folder in folders if (path := folder / CHECKSUMS).is_file())
+
+    def _model_folders(self) -> set[Path]:
+        jobs = [placement.job.placement for placements in self.sweeps.values() for placement in placements]
+        models = [model for job in jobs for model in (job.target, *job.drafts)]
+        return {model.path for model in (*models, self.basic_test.target, *self.basic_test.drafts)}
+
+    def _prompt_files(self) -> set[Path]:
+        placements = [placement for sweep in self.sweeps.values() for placement in sweep]
+        return {planned.config.prompts for placement in placements for planned in placement.scenarios}
+
+
+def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Workflow:
+    """Read and validate the configuration and plan the sweeps; raises TreespecError, writes nothing."""
+    settings = validated(WorkflowConfig, dict(config), str(CONFIG_DIR / "config.yaml"))
+    path = _platform_file(settings.platform)
+    platform = validated(Platform, _read_yaml(path), str(path))
+    experiments = CONFIG_DIR / "experiments"
+    basic_test = validated(BasicTest, _read_yaml(experiments / "basic_test.yaml"), str(experiments / "basic_test.yaml"))
+    sweeps = {
+        name: validated(Sweep, _read_yaml(experiments / f"{name}.yaml"), str(experiments / f"{name}.yaml"))
+        for name in sweep_names
+    }
+    if unknown := sorted(platform.overrides.keys() - sweeps.keys()):
+        raise ConfigError(
+            "overrides of an unknown experiment", where=str(path), received=unknown, allowed=sorted(sweeps)
+        )
+    return Workflow(
+        platform_name=path.stem,
+        platform=platform,
+        results=settings.results_dir / path.stem,
+        sweeps={name: plan_sweep(name, sweep, platform, str(path)) for name, sweep in sweeps.items()},
+        basic_test=roles_of(basic_test.size, platform, str(path)),
+    )
+
+
+def write_plan(workflow: Workflow) -> None:
+    """Job files and plans, rewritten only where they changed; markers whose records are gone are taken away."""
+    try:
+        for experiment, placements in workflow.sweeps.items():
+            for placement in placements:
+                job = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
+                _write_if_changed(workflow.results / "jobs" / f"{placement.name}.yaml", job)
+                _retire_marker(workflow, placement)
+            rows = [_plan_row(placement, scenario) for placement in placements for scenario in placement.scenarios]
+            _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(rows, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(
+            "results folder cannot be written",
+            where=str(error.filename or workflow.results),
+            received=error.strerror,
+            fix="set results_dir in config/config.yaml to a folder you may write to",
+        ) from error
+
+
+def _platform_file(platform: str) -> Path:
+    path = Path(platform) if platform.endswith((".yaml", ".yml")) else CONFIG_DIR / "platforms" / f"{platform}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            "unknown platform",
+            where=str(CONFIG_DIR / "config.yaml"),
+            received=platform,
+            allowed=sorted(file.stem for file in (CONFIG_DIR / "platforms").glob("*.yaml")),
+            fix="name one of these, or give the path of a platform file",
+        )
+    return path
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        data: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("configuration cannot be read", where=str(path), received=error.strerror) from error
+    except yaml.YAMLError as error:
+        raise ConfigError("not valid YAML", where=str(path), received=" ".join(str(error).split())) from error
+    return data
+
+
+def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[str, Any]:
+    config = scenario.config.model_dump(mode="json")
+    models = placement.job.placement
+    return {
+        "scenario": config.pop("name"),
+        "experiment": placement.experiment,
+        "placement": placement.name,
+        "size": scenario.size,
+        "mode": config.pop("mode"),
+        "mode_name": scenario.mode_name,
+        "batch_size": config.pop("max_requests_per_batch"),
+        "fingerprint": scenario.fingerprint,
+        "target": models.target.name,
+        "draft": models.drafts[0].name if scenario.config.expansion else None,
+        "device": models.device,
+        "dtype": models.dtype,
+        **config,
+    }
+
+
+def _retire_marker(workflow: Workflow, placement: PlannedPlacement) -> None:
+    """Remove a marker that lies: records may have been superseded by another configuration, or deleted by hand."""
+    marker = Path(workflow.marker(placement))
+    if marker.exists() and not all(_is_complete(workflow.results / "raw", item) for item in placement.scenarios):
+        marker.unlink(missing_ok=True)
+
+
+def _is_complete(raw_dir: Path, scenario: PlannedScenario) -> bool:
+    try:
+        meta = json.loads((raw_dir / f"{scenario.config.name}.meta.json").read_text(encoding="utf-8"))
+        with open(raw_dir / f"{scenario.config.name}.jsonl", "rb") as rows:
+            num_rows = sum(1 for _ in rows)
+    except (OSError, ValueError):
+        return False
+    expected = {"status": "ok", "fingerprint": scenario.fingerprint, "num_rows": num_rows}
+    return isinstance(meta, dict) and expected.items() <= meta.items()
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    """Write atomically; an unchanged file keeps its modification time, so that nothing downstream runs again."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,34 @@
+"""What every test of the workflow starts from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.project import LINKED, LINKED_PROGRAMS, REPOSITORY, Project, tiny_platform
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """The project with configuration of its own; the models have the right files and no sense in them."""
+    for name in LINKED + LINKED_PROGRAMS:
+        if (REPOSITORY / name).exists():
+            (tmp_path / name).symlink_to(REPOSITORY / name)
+    for name in ("config.yaml", "experiments/basic_test.yaml", "experiments/server_gpu.yaml", "platforms/laptop.yaml"):
+        path = tmp_path / "config" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((REPOSITORY / "config" / name).read_text())
+    (tmp_path / "config/platforms/tiny.yaml").write_text(yaml.safe_dump(tiny_platform(), sort_keys=False))
+    for role in ("target", "draft"):
+        folder = tmp_path / "models" / role
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(role.encode())
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts/few.json").write_text(json.dumps(["def add(a, b):", "import os\n", "class Node:"]))
+    made = Project(tmp_path)
+    made.edit("config.yaml", lambda config: config.update(platform="tiny"))
+    return made

@@ -1,0 +1,81 @@
+"""A small copy of the project in which the workflow can really be called, on a platform that costs next to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+LINKED = ("Snakefile", "rules", "profiles", "envs", "engine", "data_parsing", "figures")
+LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that holds everything `snakemake` needs; its configuration and its results may be changed freely."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Call Snakemake as a user would and hand back what it printed, stderr in stdout."""
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *arguments],
+            cwd=self.folder,
+            env=os.environ | environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+        )
+
+    def edit(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change a file of config/ in place."""
+        path = self.folder / "config" / name
+        data = yaml.safe_load(path.read_text())
+        change(data)
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+
+    def plan(self) -> list[dict[str, Any]]:
+        """The server experiment's plan as the last call wrote it."""
+        rows: list[dict[str, Any]] = json.loads((self.folder / "results/tiny/plan/server_gpu.json").read_text())
+        return rows
+
+    @property
+    def raw(self) -> Path:
+        """Where the records are."""
+        return self.folder / "results/tiny/raw"
+
+    def write_record(self, row: dict[str, Any], **changes: Any) -> Path:
+        """A record as far as the workflow looks at it: complete, or what ``changes`` make of it."""
+        self.raw.mkdir(parents=True, exist_ok=True)
+        meta = {"scenario": row["scenario"], "fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1} | changes
+        (self.raw / f"{row['scenario']}.jsonl").write_text("{}\n")
+        path = self.raw / f"{row['scenario']}.meta.json"
+        path.write_text(json.dumps(meta))
+        return path
+
+
+def tiny_platform() -> dict[str, Any]:
+    """One model size, two batch sizes, few tokens; the models are those of ``fake_models`` until a test changes it."""
+    return {
+        "description": "for tests",
+        "num_nodes": 1,
+        "devices_per_node": 1,
+        "device": "cpu",
+        "dtype": "float32",
+        "num_threads": None,
+        "cache_fraction": 0.25,
+        "max_sequence_length": 256,
+        "max_tree_nodes": 64,
+        "sizes": {"small": {"target": {"path": "models/target"}, "drafts": [{"path": "models/draft"}]}},
+        "prompts": {"chatgpt": "prompts/few.json"},
+        "overrides": {"server_gpu": {"sizes": ["small"], "batch_sizes": [1, 2], "num_prompts": 2}},
+    }

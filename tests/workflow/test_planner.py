@@ -1,0 +1,177 @@
+"""The planner: names, fingerprints and markers follow from the configuration, and nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rules.plan_files import Workflow, plan_workflow, write_plan
+from rules.schema import schema_texts
+from tests.workflow.project import REPOSITORY, Project
+from treespec.errors import TreespecError
+
+
+@pytest.fixture(autouse=True)
+def _inside(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project.folder)
+
+
+def plan() -> Workflow:
+    return plan_workflow({"platform": "tiny"}, ["server_gpu"])
+
+
+def names(workflow: Workflow) -> list[str]:
+    return [scenario.config.name for placement in workflow.sweeps["server_gpu"] for scenario in placement.scenarios]
+
+
+def marker() -> str:
+    workflow = plan()
+    return workflow.marker(workflow.sweeps["server_gpu"][0])
+
+
+def override(project: Project, **changes: Any) -> None:
+    project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"]["server_gpu"].update(changes))
+
+
+def test_names_are_the_artifacts() -> None:
+    assert names(plan()) == [
+        f"server_small-{batch_size}_batchsize-{mode}"
+        for batch_size in (1, 2)
+        for mode in ("incr_dec", "sequence_specinfer", "tree_specinfer")
+    ]
+
+
+def test_settings_that_change_what_is_measured_are_named_in_a_fixed_order(project: Project) -> None:
+    mode = {"mode": "tree", "expansion": [3, 1, 1]}
+    override(project, max_new_tokens=16, ignore_eos=False, modes={"tree_specinfer": mode}, batch_sizes=[1])
+    assert names(plan()) == [
+        "server_small-1_batchsize-incr_dec-max_new_tokens_16-ignore_eos_false",
+        "server_small-1_batchsize-sequence_specinfer-max_new_tokens_16-ignore_eos_false",
+        "server_small-1_batchsize-tree_specinfer-expansion_3.1.1-max_new_tokens_16-ignore_eos_false",
+    ]
+
+
+def test_how_much_is_measured_changes_the_marker_but_no_name(project: Project) -> None:
+    before, marker_before = names(plan()), marker()
+    override(project, num_repeats=2)
+    assert names(plan()) == before
+    assert marker() != marker_before
+
+
+@pytest.mark.parametrize("name", ["models/target/model.safetensors", "models/draft/config.json", "prompts/few.json"])
+def test_other_weights_or_prompts_are_another_marker(project: Project, name: str) -> None:
+    before = marker()
+    (project.folder / name).write_text('["something else"]')
+    assert marker() != before
+
+
+def test_planning_twice_gives_the_same_and_rewrites_nothing(project: Project) -> None:
+    assert marker() == marker()
+    write_plan(plan())
+    files = sorted(path for path in (project.folder / "results").rglob("*") if path.is_file())
+    before = {path: path.stat().st_mtime_ns for path in files}
+    write_plan(plan())
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert [path.name for path in files] == ["server_gpu-small.yaml", "server_gpu.json"]
+
+
+def test_planning_alone_writes_nothing(project: Project) -> None:
+    plan()
+    assert not (project.folder / "results").exists()
+
+
+def test_a_job_file_is_what_the_engine_accepts(project: Project) -> None:
+    from treespec.config import fingerprints, load_run_config
+
+    write_plan(plan())
+    job = load_run_config(project.folder / "results/tiny/jobs/server_gpu-small.yaml")
+    assert {row["scenario"]: row["fingerprint"] for row in project.plan()} == fingerprints(job)
+
+
+def test_a_marker_without_its_records_is_taken_away(project: Project) -> None:
+    write_plan(plan())
+    for row in project.plan():
+        project.write_record(row)
+    path = project.folder / marker()
+    path.parent.mkdir(parents=True)
+    path.touch()
+    write_plan(plan())
+    assert path.exists()
+    project.write_record(project.plan()[0], fingerprint="0" * 64)
+    write_plan(plan())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("change", [{"status": "failed"}, {"num_rows": 2}])
+def test_a_marker_over_a_failed_or_cut_record_is_taken_away(project: Project, change: dict[str, Any]) -> None:
+    write_plan(plan())
+    for row in project.plan():
+        project.write_record(row)
+    project.write_record(project.plan()[-1], **change)
+    path = project.folder / marker()
+    path.parent.mkdir(parents=True)
+    path.touch()
+    write_plan(plan())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sizes": ["large"]}, "no models stand in this size; where: config/platforms/tiny.yaml; received: large"),
+        ({"prompts": "poems"}, "no file stands for this prompt set"),
+        ({"sizes": None}, "sizes: Input should be a valid tuple"),
+        ({"batch_sizes": [0]}, "batch_sizes.0: Input should be greater than or equal to 1 (received 0)"),
+        ({"modes": {"tree_specinfer": {"mode": "tree", "expansion": [1]}}}, "mode 'tree' does not fit expansion [1]"),
+        ({"modes": {"beam": {"mode": "tree", "expansion": [2]}}}, "overrides.server_gpu.modes.beam"),
+        ({"max_new_tokens": 256}, "leaves no room for a prompt"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(project: Project, change: dict[str, Any], message: str) -> None:
+    override(project, **change)
+    with pytest.raises(TreespecError) as caught:
+        plan()
+    assert message in str(caught.value)
+    assert "tiny.yaml" in str(caught.value)
+
+
+def test_more_ranks_than_devices_are_refused(project: Project) -> None:
+    project.edit("platforms/tiny.yaml", lambda platform: platform["sizes"]["small"].update(tensor_parallel_degree=2))
+    with pytest.raises(TreespecError, match=r"more ranks than devices.*received: 2 ranks; allowed: at most 1"):
+        plan()
+
+
+def test_the_laptop_runs_the_inflated_pair_over_the_artifacts_grid(project: Project) -> None:
+    import yaml
+
+    from rules.scenarios import Platform, Sweep, validated
+
+    for name, model in (("platforms/laptop.yaml", Platform), ("experiments/server_gpu.yaml", Sweep)):
+        validated(model, yaml.safe_load((project.folder / "config" / name).read_text()), name)
+    sweep = yaml.safe_load((project.folder / "config/experiments/server_gpu.yaml").read_text())
+    assert sweep["batch_sizes"] == [1, 2, 4, 8, 16]
+    assert sweep["modes"]["tree_specinfer"]["expansion"] == [1, 1, 3, 1, 1, 1, 1, 1]
+
+
+def test_schemas_are_current() -> None:
+    folder = REPOSITORY / "config/schema"
+    written = {path.name: path.read_text() for path in folder.glob("*.json")}
+    assert written == schema_texts(), "run: make schema"
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    heavy = ["torch", "transformers", "pandas", "matplotlib"]
+    code = f"import rules.plan_files, sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_a_platform_file_of_ones_own(project: Project) -> None:
+    path = project.folder / "mine.yaml"
+    path.write_text((project.folder / "config/platforms/tiny.yaml").read_text())
+    assert plan_workflow({"platform": str(path)}, ["server_gpu"]).results == Path("results/mine")
