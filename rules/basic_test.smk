@@ -18,7 +18,7 @@ rule check_modes:
     params:
         target=PLANNED.basic_test.target.path,
         draft=PLANNED.basic_test.drafts[0].path,
-        folder=f"{RESULTS}/basic_test",
+        folder=lambda wildcards, output: Path(output[0]).parent,
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
         "exec python {input.script} --target {params.target} --draft {params.draft} --output-dir {params.folder}"

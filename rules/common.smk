@@ -1,18 +1,14 @@
 """Reads and checks the configuration, plans the experiments and names the files the rules share."""
 
-import os
-import sys
 import tomllib
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from rules.plan_files import plan_workflow, write_plan
+from rules.plan_files import plan_workflow, prefer_own_programs, write_plan
 from treespec.errors import TreespecError
 
-# Rules call `python`, `treespec` and others by name: those of the environment that Snakemake itself runs in. An
-# environment that a profile activates for a job goes before it.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+prefer_own_programs()
 
 try:
     PLANNED = plan_workflow(config, ["server_gpu"])

@@ -15,7 +15,7 @@ rule draw_figures:
     conda:
         "../envs/figures.yaml"
     params:
-        csv=f"{RESULTS}/csv",
-        figures=f"{RESULTS}/figures",
+        csv=lambda wildcards, input: Path(input.csv[0]).parent,
+        figures=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m figures --csv-dir {params.csv} --output-dir {params.figures} > {log} 2>&1"

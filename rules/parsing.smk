@@ -16,7 +16,7 @@ rule parse:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
-        csv=f"{RESULTS}/csv",
+        csv=lambda wildcards, output: Path(output.long).parent,
     shell:
         "python -m data_parsing --plan {input.plan} --raw-dir {params.raw} --output-dir {params.csv} > {log} 2>&1"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,14 @@ class Workflow:
     def _prompt_files(self) -> set[Path]:
         placements = [placement for sweep in self.sweeps.values() for placement in sweep]
         return {planned.config.prompts for placement in placements for planned in placement.scenarios}
+
+
+def prefer_own_programs() -> None:
+    """Let rules find `python` and `treespec` in the environment Snakemake runs in, whether or not it is activated.
+
+    Changes PATH of this process and so of every job; the environment that a profile activates for a job goes before it.
+    """
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
 
 def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Workflow:

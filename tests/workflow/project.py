@@ -24,10 +24,16 @@ class Project:
 
     folder: Path
 
+    @property
+    def python(self) -> str:
+        """The interpreter to run Snakemake with: the project's own where a test has put one there."""
+        own = self.folder / "venv/bin/python"
+        return str(own) if own.exists() else sys.executable
+
     def snakemake(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Call Snakemake as a user would and hand back what it printed, stderr in stdout."""
         return subprocess.run(
-            [sys.executable, "-m", "snakemake", *arguments],
+            [self.python, "-m", "snakemake", *arguments],
             cwd=self.folder,
             env=os.environ | environment,
             text=True,

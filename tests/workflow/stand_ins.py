@@ -1,0 +1,67 @@
+"""Programs of the project's names that do next to nothing, to look at what the rules call, when, and from where.
+
+A virtual environment of its own carries the `treespec` of this file: rules take programs from the environment that
+Snakemake runs in. Parsing and figures are packages in the project folder, which a stand-in replaces.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.workflow.project import Project
+
+TREESPEC = """
+import json, os, pathlib, sys
+command, options = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
+parent = pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_text().replace("\\0", " ")
+with open("calls.txt", "a") as calls:
+    print(command, "from", parent, file=calls)
+if command == "describe":
+    pathlib.Path(options["--output"]).write_text("{}")
+elif "FAIL" in os.environ:
+    sys.exit("this run was told to fail")
+else:
+    raw = pathlib.Path(options["--output-dir"])
+    raw.mkdir(parents=True, exist_ok=True)
+    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+        meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
+        (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
+        (raw / f"{row['scenario']}.meta.json").write_text(json.dumps(meta))
+"""
+
+PARSING = """
+import pathlib, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+folder = pathlib.Path(options["--output-dir"])
+names = sorted(path.name for path in pathlib.Path(options["--raw-dir"]).glob("*.meta.json"))
+for name in ("server.csv", "server_small.csv"):
+    (folder / name).write_text("\\n".join(names))
+"""
+
+FIGURES = """
+import pathlib, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+for suffix in ("pdf", "png"):
+    text = (pathlib.Path(options["--csv-dir"]) / "server.csv").read_text()
+    (pathlib.Path(options["--output-dir"]) / f"server_latency.{suffix}").write_text(text)
+"""
+
+
+def put_stand_ins(project: Project) -> None:
+    """Replace the engine, parsing and figures of a project by the programs above."""
+    venv = project.folder / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for name in ("lib", "pyvenv.cfg"):
+        (venv / name).symlink_to(Path(sys.prefix, name))
+    python = venv / "bin/python"
+    python.symlink_to(sys.executable)
+    treespec = venv / "bin/treespec"
+    treespec.write_text(f"#!{python}{TREESPEC}")
+    treespec.chmod(0o755)
+    for name, code in (("data_parsing", PARSING), ("figures", FIGURES)):
+        folder = project.folder / name
+        if folder.is_symlink():
+            folder.unlink()
+        folder.mkdir()
+        (folder / "__main__.py").write_text(code)

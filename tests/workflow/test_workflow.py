@@ -1,0 +1,159 @@
+"""What `snakemake <target>` does and does not start, called as a user calls it."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.workflow.project import REPOSITORY, Project
+from tests.workflow.stand_ins import put_stand_ins
+
+EXPERIMENT_RULES = {"placement", "server_gpu_experiments"}
+
+
+@pytest.fixture
+def mechanics(project: Project) -> Project:
+    """A project whose programs are stand-ins."""
+    put_stand_ins(project)
+    return project
+
+
+def jobs(output: str) -> dict[str, int]:
+    """The table of jobs that a dry run ends with."""
+    table = re.findall(r"^(\w+) +(\d+)$", output[output.index("Job stats:") :], re.MULTILINE)
+    return {name: int(count) for name, count in table if name != "total"}
+
+
+def num_runs(project: Project) -> int:
+    """How often the engine was started to measure."""
+    calls = project.folder / "calls.txt"
+    return sum(line.startswith("run ") for line in calls.read_text().splitlines()) if calls.exists() else 0
+
+
+def test_one_job_per_placement(mechanics: Project) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = mechanics.snakemake("-n", "server_gpu_experiments")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert jobs(done.stdout) == {"device_check": 1, "check_models": 1, "placement": 1, "server_gpu_experiments": 1}
+    cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert cpu_seconds < 3, "a dry run takes under 3 s; has planning come to import something heavy?"
+
+
+def test_figures_need_no_experiment(mechanics: Project) -> None:
+    done = mechanics.snakemake("-n", "figures")
+    assert jobs(done.stdout) == {"parse": 1, "draw_figures": 1, "figures": 1}
+
+
+def drop_models(project: Project) -> None:
+    project.edit("platforms/tiny.yaml", lambda data: data["sizes"]["small"]["target"].update(path="models/nowhere"))
+
+
+def misspell(name: str) -> Callable[[Project], None]:
+    return lambda project: project.edit(name, lambda data: data.update(batchsizes=[1]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "parts"),
+    [
+        (None, ["--config", "platform=moon"], ["unknown platform", "received: moon", "allowed: ['laptop', 'tiny']"]),
+        (misspell("config.yaml"), [], ["config/config.yaml", "'batchsizes'", "allowed: platform, results_dir"]),
+        (
+            misspell("platforms/tiny.yaml"),
+            [],
+            ["platforms/tiny.yaml", "'batchsizes'", "allowed: description, num"],
+        ),
+        (misspell("experiments/server_gpu.yaml"), [], ["experiments/server_gpu.yaml", "'batchsizes'", "batch_sizes"]),
+        (drop_models, [], ["model folder holds no weights", "models/nowhere", "no such folder"]),
+    ],
+)
+def test_bad_configuration_is_one_clear_error(
+    mechanics: Project, spoil: Callable[[Project], None] | None, arguments: list[str], parts: list[str]
+) -> None:
+    if spoil:
+        spoil(mechanics)
+    done = mechanics.snakemake("figures", *arguments)
+    assert done.returncode == 1
+    assert [part for part in parts if part not in done.stdout] == []
+    assert "Traceback" not in done.stdout
+    assert not (mechanics.folder / "results").exists()
+
+
+def test_results_folder_that_cannot_be_written(mechanics: Project) -> None:
+    (mechanics.folder / "taken").write_text("a file, not a folder")
+    done = mechanics.snakemake("figures", "--config", "results_dir=taken")
+    assert done.returncode == 1
+    assert "results folder cannot be written; where: taken" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_experiments_run_once_and_records_rule(mechanics: Project) -> None:
+    done = mechanics.snakemake("server_gpu_experiments")
+    assert done.returncode == 0, done.stdout
+    calls = (mechanics.folder / "calls.txt").read_text()
+    assert re.search(r"^run from \S*python\S* -m snakemake", calls, re.MULTILINE), f"a shell stands between: {calls}"
+    mechanics.snakemake("server_gpu_experiments")
+    assert num_runs(mechanics) == 1
+    next(mechanics.raw.glob("*.meta.json")).unlink()
+    mechanics.snakemake("server_gpu_experiments")
+    assert num_runs(mechanics) == 2, "a record that is gone was not measured again"
+
+
+def test_a_failed_run_leaves_no_marker_and_is_tried_again(mechanics: Project) -> None:
+    done = mechanics.snakemake("server_gpu_experiments", FAIL="1")
+    assert done.returncode != 0
+    assert "this run was told to fail" in done.stdout
+    assert not list((mechanics.folder / "results/tiny").glob("ok/*"))
+    assert mechanics.snakemake("server_gpu_experiments").returncode == 0
+    assert num_runs(mechanics) == 2
+
+
+def test_figures_follow_the_records_and_start_nothing(mechanics: Project) -> None:
+    csv = mechanics.folder / "results/tiny/csv/server.csv"
+    assert mechanics.snakemake("figures").returncode == 0
+    assert csv.read_text() == ""
+    for row in mechanics.plan()[:2]:
+        mechanics.write_record(row)
+    assert mechanics.snakemake("figures").returncode == 0
+    assert len(csv.read_text().splitlines()) == 2
+    drawn = csv.stat().st_mtime_ns
+    assert "Nothing to be done" in mechanics.snakemake("figures").stdout
+    assert csv.stat().st_mtime_ns == drawn
+
+    def measure_more(platform: dict[str, Any]) -> None:
+        platform["overrides"]["server_gpu"].update(num_repeats=3, max_new_tokens=16)
+
+    records = {path: path.read_bytes() for path in mechanics.raw.iterdir()}
+    mechanics.edit("platforms/tiny.yaml", measure_more)
+    assert EXPERIMENT_RULES.isdisjoint(jobs(mechanics.snakemake("figures").stdout))
+    assert {path: path.read_bytes() for path in mechanics.raw.iterdir()} == records
+    assert num_runs(mechanics) == 0
+
+
+def test_rules_call_programs(project: Project) -> None:
+    files = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
+    assert [
+        file.name for file in files if re.search(r"^\s+(run|script|notebook):", file.read_text(), re.MULTILINE)
+    ] == []
+    assert len((REPOSITORY / "rules/common.smk").read_text().splitlines()) <= 80
+
+
+def test_lint(project: Project) -> None:
+    done = project.snakemake("--lint")
+    assert done.returncode == 0, done.stdout
+
+
+def test_environments_pin_what_the_lock_pins() -> None:
+    pins: dict[str, set[str]] = {}
+    for file in ("requirements.lock", "requirements-torch.txt"):
+        for name, version in re.findall(r"^([\w-]+)==([^\s;]+)", (REPOSITORY / file).read_text(), re.MULTILINE):
+            pins.setdefault(name, set()).add(version)
+    for path in (REPOSITORY / "envs").glob("*.yaml"):
+        pip = next(item["pip"] for item in yaml.safe_load(path.read_text())["dependencies"] if isinstance(item, dict))
+        for requirement in pip:
+            name, version = requirement.split("==")
+            assert version in pins[name], f"{path.name} pins {requirement}, the lock {pins[name]}"
