@@ -1,6 +1,6 @@
 """Serve a few prompts in every mode and really check what comes out; prints "Test passed!" only then.
 
-    python basic_test.py --target models/embedded/llama/target --draft models/embedded/llama/draft
+python basic_test.py --target models/embedded/llama/target --draft models/embedded/llama/draft
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WIDE = (2, 2, 1)  # SpecInfer, figure 3
 BATCH_SIZES = (1, 4)
 
 
-class CheckFailed(Exception):
+class CheckFailedError(Exception):
     """An output is not what it must be."""
 
 
@@ -109,7 +109,9 @@ def _check_modes(
         if expansion:
             facts = {"accepted": outcome.num_accepted, "target_steps": outcome.num_target_steps}
             fewer = outcome.num_target_steps < incremental.num_target_steps
-            _check(f"{label}: drafts are accepted and steps are saved", outcome.num_accepted > 0 and fewer, report, facts)
+            _check(
+                f"{label}: drafts are accepted and steps are saved", outcome.num_accepted > 0 and fewer, report, facts
+            )
 
 
 def _check_own_draft(incremental: Outcome, target: Path, prompts: Path, report: list[dict[str, object]]) -> None:
@@ -152,7 +154,7 @@ def _check(what: str, holds: bool, report: list[dict[str, object]], facts: dict[
     shown = "".join(f", {name} {value}" for name, value in (facts or {}).items())
     print(f"{'ok    ' if holds else 'FAILED'}  {what}{shown}", flush=True)
     if not holds:
-        raise CheckFailed(what)
+        raise CheckFailedError(what)
 
 
 def main() -> int:
@@ -165,7 +167,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         report = run_checks(args.target, args.draft, args.prompts)
-    except CheckFailed as failure:
+    except CheckFailedError as failure:
         print(f"Test failed: {failure}", file=sys.stderr)
         return 1
     except TreespecError as error:

@@ -1,7 +1,7 @@
 """Check the embedded models against their checksums, or make them anew from the standard library's sources.
 
-    python download_models.py                       # verify models/embedded, exit status 1 if anything differs
-    python download_models.py --remake llama        # train the pair again (about an hour on two cores)
+python download_models.py                       # verify models/embedded, exit status 1 if anything differs
+python download_models.py --remake llama        # train the pair again (about an hour on two cores)
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def _verify(models_dir: Path, output: Path | None) -> int:
             report.append(f"{problem or 'ok'}  {expected}  {checksums.parent / name}")
     print("\n".join(report))
     if num_bad:
-        print(f"error: {num_bad} files of the embedded models are not as shipped; fix: restore them with git", file=sys.stderr)
+        print(
+            f"error: {num_bad} files of the embedded models are not as shipped; fix: restore them with git",
+            file=sys.stderr,
+        )
         return 1
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,10 @@ class Placement(_Strict):
     device: Literal["cpu", "cuda"] = "cpu"
     num_threads: int | None = Field(None, ge=1, description="CPU threads; null: one per core this process may use")
     cache_fraction: float = Field(
-        0.25, gt=0, lt=1, description="share of the device's free memory, after the weights, that the KV caches may take"
+        0.25,
+        gt=0,
+        lt=1,
+        description="share of the device's free memory, after the weights, that the KV caches may take",
     )
     max_sequence_length: int = Field(256, ge=2, description="tokens of prompt and output together, per request")
     max_tree_nodes: int = Field(64, ge=1, le=MAX_TREE_NODES, description="speculative slots per request")
@@ -72,7 +75,7 @@ class Scenario(_Strict):
     max_requests_per_batch: int = Field(ge=1)
     max_tokens_per_batch: int = Field(256, ge=1, description="token budget of one iteration; long prompts are chunked")
     max_new_tokens: int = Field(128, ge=1)
-    ignore_eos: bool = Field(False, description="generate max_new_tokens whatever the text; for benchmarks")
+    ignore_eos: bool = Field(default=False, description="generate max_new_tokens whatever the text; for benchmarks")
     stop_strings: tuple[str, ...] = Field((), description="output ends before the first of these")
     num_repeats: int = Field(1, ge=1, description="measured passes over the prompts")
 

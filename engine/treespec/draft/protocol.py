@@ -25,7 +25,7 @@ class Drafter(Protocol):
 class NoDrafter:
     """Proposes nothing: incremental decoding."""
 
-    def propose(self, requests: Sequence[Request], max_depths: Sequence[int]) -> list[Proposals]:
+    def propose(self, requests: Sequence[Request], max_depths: Sequence[int]) -> list[Proposals]:  # noqa: ARG002
         return [Proposals.none(request.last_token_id) for request in requests]
 
     def observe(self, requests: Sequence[Request], accepted: Sequence[Sequence[int]]) -> None:

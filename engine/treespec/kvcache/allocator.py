@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class SlotAllocator:
         """
         state = self._regions[region]
         num_leased = max((lease.start + lease.num_slots for lease in state.leases), default=0)
-        assert all(a < b for a, b in zip(offsets, offsets[1:], strict=False)), "a path ascends"
+        assert all(a < b for a, b in pairwise(offsets)), "a path ascends"
         assert not offsets or offsets[-1] < num_leased, "only leased slots can be committed"
         sources = np.asarray(offsets, dtype=np.int64)
         targets = np.arange(len(offsets), dtype=np.int64)

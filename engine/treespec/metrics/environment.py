@@ -13,7 +13,7 @@ import treespec
 
 
 def code_commit() -> str:
-    """The commit of the running code, ``-dirty`` with local changes; from TREESPEC_COMMIT where there is no checkout."""
+    """The commit of the running code, ``-dirty`` with local changes; TREESPEC_COMMIT stands in for a checkout."""
     given = os.environ.get("TREESPEC_COMMIT")
     if given:
         return given

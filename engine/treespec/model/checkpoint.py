@@ -24,12 +24,15 @@ class Checkpoint:
         tensor = self._read(name)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f"tensor {name!r} does not fit config.json", where=str(self._files[name]),
-                received=f"shape {tuple(tensor.shape)}", allowed=f"shape {shape}",
+                f"tensor {name!r} does not fit config.json",
+                where=str(self._files[name]),
+                received=f"shape {tuple(tensor.shape)}",
+                allowed=f"shape {shape}",
             )
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(
-                f"tensor {name!r} holds NaN or infinite values", where=str(self._files[name]),
+                f"tensor {name!r} holds NaN or infinite values",
+                where=str(self._files[name]),
                 fix="get the file again and compare its sha256",
             )
         return tensor
@@ -50,7 +53,8 @@ class Checkpoint:
         extra = sorted(n for n in self._files if n not in self._taken and not n.endswith(ignored_suffixes))
         if extra:
             raise CheckpointError(
-                "checkpoint holds tensors that this architecture does not have", where=str(self.folder),
+                "checkpoint holds tensors that this architecture does not have",
+                where=str(self.folder),
                 received=", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else ""),
             )
 
@@ -76,7 +80,8 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     path = folder / "model.safetensors"
     if not path.exists():
         raise CheckpointError(
-            "model weights are missing", where=str(path),
+            "model weights are missing",
+            where=str(path),
             allowed="model.safetensors, or shards with model.safetensors.index.json",
         )
     try:
@@ -88,6 +93,8 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        "weight file is truncated or damaged", where=str(path), received=str(error),
+        "weight file is truncated or damaged",
+        where=str(path),
+        received=str(error),
         fix="get the file again and compare its sha256",
     )

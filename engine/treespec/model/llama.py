@@ -31,14 +31,18 @@ def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
     for key, only in _UNSUPPORTED.items():
         if read.get(key, only) != only:
             raise CheckpointError(
-                f"LLaMA variant is not supported: {key}", where=str(folder / "config.json"),
-                received=config[key], allowed=only,
+                f"LLaMA variant is not supported: {key}",
+                where=str(folder / "config.json"),
+                received=config[key],
+                allowed=only,
             )
     rope = read.get("rope_parameters", {})  # newer configurations hold the base in here
     if rope.get("rope_type", "default") != "default":
         raise CheckpointError(
-            "LLaMA variant is not supported: rope_type", where=str(folder / "config.json"),
-            received=rope["rope_type"], allowed="default",
+            "LLaMA variant is not supported: rope_type",
+            where=str(folder / "config.json"),
+            received=rope["rope_type"],
+            allowed="default",
         )
     hidden, heads = int(read.need("hidden_size")), int(read.need("num_attention_heads"))
     return ModelSpec(

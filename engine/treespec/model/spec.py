@@ -36,13 +36,17 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
-            "model configuration cannot be read", where=str(path), received=error.strerror,
+            "model configuration cannot be read",
+            where=str(path),
+            received=error.strerror,
             allowed="a folder in the Hugging Face layout",
         ) from error
     except json.JSONDecodeError as error:
         raise CheckpointError("model configuration is not valid JSON", where=str(path), received=str(error)) from error
     if not isinstance(config, dict):
-        raise CheckpointError("model configuration is not a JSON object", where=str(path), received=type(config).__name__)
+        raise CheckpointError(
+            "model configuration is not a JSON object", where=str(path), received=type(config).__name__
+        )
     return config
 
 

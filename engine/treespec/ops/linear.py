@@ -59,7 +59,7 @@ def best_storage(weight: Tensor) -> WeightStorage:
     """The fastest storage this device and dtype have; packing is checked on real numbers before it is trusted."""
     if weight.device.type != "cpu" or weight.dtype not in PACK_TOLERANCE or weight.numel() < PACK_MIN_ELEMENTS:
         return DenseStorage(weight)
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not torch.backends.mkldnn.is_available():
         return DenseStorage(weight)
     packed = PackedStorage(weight)
     generator = torch.Generator().manual_seed(0)

@@ -16,7 +16,9 @@ class RopeTable:
     sin_PD: Tensor  # its first half negated, so that rotating is one swap of halves
 
     @classmethod
-    def build(cls, num_positions: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device) -> RopeTable:
+    def build(
+        cls, num_positions: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+    ) -> RopeTable:
         """Tables for positions 0 to ``num_positions - 1``."""
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
         positions = torch.arange(num_positions, dtype=torch.float32, device=device)

@@ -82,13 +82,18 @@ def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> Loade
 def _device(placement: Placement) -> torch.device:
     if placement.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            "the device is not there", where=f"placement {placement.name!r}", received="device: cuda",
-            allowed="cpu (this machine has no usable CUDA device)", fix="choose a platform whose device is cpu",
+            "the device is not there",
+            where=f"placement {placement.name!r}",
+            received="device: cuda",
+            allowed="cpu (this machine has no usable CUDA device)",
+            fix="choose a platform whose device is cpu",
         )
     if placement.device == "cpu" and placement.dtype == "float16":
         raise ConfigError(
             "float16 is a storage format on CPUs, computing in it is a hundred times slower",
-            where=f"placement {placement.name!r}", received="dtype: float16", allowed="float32 or bfloat16",
+            where=f"placement {placement.name!r}",
+            received="dtype: float16",
+            allowed="float32 or bfloat16",
         )
     return torch.device(placement.device)
 
@@ -101,8 +106,10 @@ def _require_positions(model: LoadedModel, placement: Placement) -> None:
     allowed = model.decoder.spec.max_positions
     if placement.max_sequence_length > allowed:
         raise ConfigError(
-            "max_sequence_length is beyond the positions the model knows", where=model.label,
-            received=placement.max_sequence_length, allowed=f"at most {allowed}",
+            "max_sequence_length is beyond the positions the model knows",
+            where=model.label,
+            received=placement.max_sequence_length,
+            allowed=f"at most {allowed}",
         )
 
 
@@ -120,7 +127,8 @@ def _require_memory(
     if needed > budget:
         per_request = needed // num_regions
         raise CapacityError(
-            "the key/value caches do not fit their budget", where=f"placement {placement.name!r}",
+            "the key/value caches do not fit their budget",
+            where=f"placement {placement.name!r}",
             received=f"{needed // MIB} MiB for max_requests_per_batch {num_regions}",
             allowed=f"{budget // MIB} MiB = cache_fraction {placement.cache_fraction} of {free // MIB} MiB free, "
             f"enough for {budget // per_request} requests",

@@ -11,7 +11,7 @@ from treespec.metrics.environment import describe_environment
 
 
 def describe_devices() -> dict[str, Any]:
-    """CPU threads and memory, and every CUDA device with its memory; computes on each once, so that it is known to work."""
+    """CPU threads and memory and every CUDA device; each computes once, so that it is known to work."""
     gpus = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {

@@ -108,7 +108,7 @@ class Engine:
         return accepted
 
     def _forward_row(self, row: _Row) -> ForwardRow:
-        """Prompt tokens as a chain, the tree below its last: a chunk of a prompt is a tree that is known to be right."""
+        """Prompt tokens as a chain and the tree below its end: a chunk of a prompt is a tree known to be right."""
         request, c = row.request, row.num_certain
         certain = request.tokens_from(request.num_cached)[:c]
         n = 0 if row.proposals is None else len(row.proposals.tree)

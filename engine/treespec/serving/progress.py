@@ -30,5 +30,7 @@ class Progress:
         filled = round(BAR_WIDTH * self._num_done / self._num_passes)
         bar = "#" * filled + "-" * (BAR_WIDTH - filled)
         end = "\n" if self._num_done == self._num_passes else ""
-        print(f"\r\x1b[K[{bar}] {self._num_done}/{self._num_passes} {left:4.0f} s left  {what}", end=end, file=sys.stderr)
+        print(
+            f"\r\x1b[K[{bar}] {self._num_done}/{self._num_passes} {left:4.0f} s left  {what}", end=end, file=sys.stderr
+        )
         sys.stderr.flush()

@@ -16,8 +16,10 @@ def load_prompts(scenario: Scenario, tokenizer: TextTokenizer, max_sequence_leng
     if scenario.num_prompts is not None:
         if scenario.num_prompts > len(texts):
             raise PromptError(
-                "the prompt file is too short", where=str(scenario.prompts),
-                received=f"num_prompts {scenario.num_prompts}", allowed=f"at most {len(texts)}",
+                "the prompt file is too short",
+                where=str(scenario.prompts),
+                received=f"num_prompts {scenario.num_prompts}",
+                allowed=f"at most {len(texts)}",
             )
         texts = texts[: scenario.num_prompts]
     prompts = [tokenizer.encode(text) for text in texts]
@@ -47,7 +49,8 @@ def _require_servable(prompts: list[list[int]], path: Path, max_sequence_length:
     long = {index: len(ids) for index, ids in enumerate(prompts) if len(ids) >= max_sequence_length}
     if long:
         raise PromptError(
-            "prompts are longer than the cache", where=str(path),
+            "prompts are longer than the cache",
+            where=str(path),
             received=", ".join(f"prompt {index}: {count} tokens" for index, count in long.items()),
             allowed=f"at most {max_sequence_length - 1} tokens, below max_sequence_length",
             fix="shorten them or raise max_sequence_length",

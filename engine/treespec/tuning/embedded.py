@@ -56,17 +56,20 @@ class PairTraining:
         recipe, streams = self.recipe, self.streams
         target = self._network(recipe.target, salt=1)
         self._phase(
-            "target_ce", target,
+            "target_ce",
+            target,
             lambda: phases.train_cross_entropy("target ce", target, recipe, recipe.target_ce, streams, self.log, 10),
         )
         self._phase("target", target, lambda: phases.train_unlikelihood(target, recipe, streams, self.log, 20))
         draft = self._network(recipe.draft, salt=2)
         self._phase(
-            "draft_undistilled", draft,
+            "draft_undistilled",
+            draft,
             lambda: phases.train_cross_entropy("draft ce", draft, recipe, recipe.draft_ce, streams, self.log, 30),
         )
         self._phase(
-            "draft", draft,
+            "draft",
+            draft,
             lambda: phases.train_distillation(draft, target, recipe, streams, self.log, 40),
         )
 
@@ -83,9 +86,7 @@ class PairTraining:
                 networks[name] = new_network(self.recipe.family, shape)
                 networks[name].load_state_dict(torch.load(self.work_dir / f"{name}.pt", weights_only=True))
         folder = models_dir / self.recipe.family
-        publish_pair(
-            networks, self.recipe, logs, self.tokenizer_file, self.sources, self.streams, folder, self.log
-        )
+        publish_pair(networks, self.recipe, logs, self.tokenizer_file, self.sources, self.streams, folder, self.log)
 
     def _network(self, shape: ModelShape, salt: int) -> nn.Module:
         torch.manual_seed(self.recipe.seed + salt)

@@ -85,7 +85,8 @@ def draft_ranks(draft: nn.Module, prompt: Sequence[int], continuation: Sequence[
     ids = torch.tensor([[*prompt, *continuation]])
     logits = draft(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
     chosen = logits.gather(-1, torch.tensor(continuation)[:, None])
-    return ((logits > chosen).sum(-1) + 1).numpy()
+    ranks: np.ndarray = ((logits > chosen).sum(-1) + 1).numpy()
+    return ranks
 
 
 def tokens_per_step(ranks: np.ndarray, expansion: Sequence[int]) -> tuple[int, int]:

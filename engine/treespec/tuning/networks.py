@@ -33,7 +33,8 @@ def _llama(shape: ModelShape) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(intermediate_size=shape.ffn_size, rms_norm_eps=1e-5, **_common(shape))
-    return LlamaForCausalLM(config)
+    network: nn.Module = LlamaForCausalLM(config)
+    return network
 
 
 def _opt(shape: ModelShape) -> nn.Module:
@@ -47,7 +48,8 @@ def _opt(shape: ModelShape) -> nn.Module:
         layerdrop=0.0,
         **_common(shape),
     )
-    return OPTForCausalLM(config)
+    network: nn.Module = OPTForCausalLM(config)
+    return network
 
 
 _BUILDERS = {"llama": _llama, "opt": _opt}

@@ -53,8 +53,12 @@ def _cross_entropy(network: nn.Module, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _run(
-    name: str, network: nn.Module, phase: Phase, loss_at: Callable[[nn.Module, int], torch.Tensor],
-    streams: TokenStreams, log: Log,
+    name: str,
+    network: nn.Module,
+    phase: Phase,
+    loss_at: Callable[[nn.Module, int], torch.Tensor],
+    streams: TokenStreams,
+    log: Log,
 ) -> PhaseLog:
     weights = MasterWeights(network, phase)
     started, cpu_started = time.monotonic(), time.process_time()
@@ -68,9 +72,7 @@ def _run(
                 point["held_out_loss"] = held_out_loss(network, streams)
             curve.append(point)
             log(f"{name}: {point}")
-    return PhaseLog(
-        name, phase.num_steps, time.monotonic() - started, time.process_time() - cpu_started, curve
-    )
+    return PhaseLog(name, phase.num_steps, time.monotonic() - started, time.process_time() - cpu_started, curve)
 
 
 def _batches(recipe: Recipe, phase: Phase, streams: TokenStreams, salt: int) -> Iterator[torch.Tensor]:
@@ -78,9 +80,7 @@ def _batches(recipe: Recipe, phase: Phase, streams: TokenStreams, salt: int) -> 
     long_from = round(phase.num_steps * (1.0 - phase.long_share))
     for step in range(phase.num_steps):
         factor = 2 if phase.long_share and step >= long_from else 1
-        rows = streams.training_rows(
-            rng, phase.num_rows // factor, phase.row_length * factor, recipe.library_share
-        )
+        rows = streams.training_rows(rng, phase.num_rows // factor, phase.row_length * factor, recipe.library_share)
         yield torch.from_numpy(rows)
 
 
@@ -94,7 +94,7 @@ def train_cross_entropy(
 
 
 def repeated_ngram_mask(rows: torch.Tensor, first: int, ngram: int) -> torch.Tensor:
-    """True where ``rows[b, t]`` (``t >= first``) completes an n-gram that occurred earlier in row ``b``; ``[B, T - first]``."""
+    """True where token t >= ``first`` completes an n-gram seen earlier in its row; bool ``[B, T - first]``."""
     mask = torch.zeros(rows.shape[0], rows.shape[1] - first, dtype=torch.bool)
     for index, row in enumerate(rows.tolist()):
         seen: set[tuple[int, ...]] = set()
@@ -118,22 +118,18 @@ def greedy_continuations(network: nn.Module, prefixes: torch.Tensor, num_tokens:
     )
 
 
-def train_unlikelihood(
-    network: nn.Module, recipe: Recipe, streams: TokenStreams, log: Log, salt: int
-) -> PhaseLog:
+def train_unlikelihood(network: nn.Module, recipe: Recipe, streams: TokenStreams, log: Log, salt: int) -> PhaseLog:
     """Push down greedy repetitions while the corpus loss holds the language in place."""
     phase = recipe.target_unlikelihood
     rng = np.random.default_rng([recipe.seed, salt])
     batches = _batches(recipe, phase, streams, salt + 1)
 
-    def loss_at(model: nn.Module, step: int) -> torch.Tensor:
+    def loss_at(model: nn.Module, _: int) -> torch.Tensor:
         prefix = int(rng.choice(PREFIX_TOKENS))
-        prefixes = torch.from_numpy(
-            streams.training_rows(rng, UNLIKELIHOOD_ROWS, prefix, recipe.library_share)
-        )
+        prefixes = torch.from_numpy(streams.training_rows(rng, UNLIKELIHOOD_ROWS, prefix, recipe.library_share))
         rows = greedy_continuations(model, prefixes, CONTINUATION_TOKENS)
         repeated = repeated_ngram_mask(rows, prefix, recipe.repeated_ngram)
-        logits = model(input_ids=rows[:, prefix - 1 : -1] if prefix == 0 else rows[:, :-1], use_cache=False).logits
+        logits = model(input_ids=rows[:, :-1], use_cache=False).logits
         log_p = F.log_softmax(logits[:, prefix - 1 :].float(), dim=-1)
         token_p = log_p.gather(-1, rows[:, prefix:, None]).squeeze(-1).exp()
         penalty = -torch.log1p(-token_p.clamp(max=1 - 1e-4))

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from treespec.tuning.recipes import Recipe
 
 ROLES = {"target": "target", "draft": "draft", "draft_undistilled": "draft-undistilled"}
 CHECKSUMS = "SHA256SUMS"
+Measurements = dict[str, Any]
 
 
 def publish_prompts(prompts: dict[str, list[tuple[str, str]]], folder: Path) -> None:
@@ -37,13 +39,13 @@ def publish_prompts(prompts: dict[str, list[tuple[str, str]]], folder: Path) -> 
 def publish_pair(
     networks: dict[str, nn.Module],
     recipe: Recipe,
-    phase_logs: dict[str, dict],
+    phase_logs: dict[str, Measurements],
     tokenizer_file: Path,
     sources: list[SourceFile],
     streams: TokenStreams,
     folder: Path,
     log: Log,
-) -> dict:
+) -> Measurements:
     """Write the folders of a family and return its measurements."""
     for role, name in ROLES.items():
         _write_model(networks[role], tokenizer_file, folder / name)
@@ -66,18 +68,23 @@ def publish_pair(
 
 
 def _write_model(network: nn.Module, tokenizer_file: Path, folder: Path) -> None:
-    half = type(network)(network.config)  # type: ignore[call-arg, arg-type]
+    half = type(network)(network.config)
     half.load_state_dict(network.state_dict())
     half.half().save_pretrained(folder)  # type: ignore[operator]
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
-    special = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    special = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(special, indent=1) + "\n", encoding="utf-8")
 
 
 def _measure_sets(
     networks: dict[str, nn.Module], tokenizer: Tokenizer, prompts: dict[str, list[tuple[str, str]]], log: Log
-) -> dict:
-    measured: dict[str, dict] = {}
+) -> Measurements:
+    measured: dict[str, Measurements] = {}
     everything: list[tuple[list[int], list[int], list[int]]] = []
     for name, pairs in prompts.items():
         ids = [tokenizer.encode(prompt, add_special_tokens=False).ids for prompt, _ in pairs]
@@ -91,8 +98,8 @@ def _measure_sets(
     return measured
 
 
-def _measure(networks: dict[str, nn.Module], rows: Sequence[tuple[list[int], list[int], list[int]]]) -> dict:
-    result: dict = {
+def _measure(networks: dict[str, nn.Module], rows: Sequence[tuple[list[int], list[int], list[int]]]) -> Measurements:
+    result: Measurements = {
         "num_prompts": len(rows),
         "real": asdict(Repetition.of([real for _, real, _ in rows])),
         "greedy": asdict(Repetition.of([greedy for _, _, greedy in rows])),
@@ -105,7 +112,7 @@ def _measure(networks: dict[str, nn.Module], rows: Sequence[tuple[list[int], lis
     return result
 
 
-def _agreement(ranks: Sequence[np.ndarray]) -> dict:
+def _agreement(ranks: Sequence[np.ndarray]) -> Measurements:
     measured: Agreement = agreement(ranks)
     return asdict(measured)
 
