@@ -14,6 +14,7 @@ from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
 from treespec.model.spec import ModelSpec
+from treespec.parallel.mesh import ParallelMesh
 
 Weights = Mapping[str, Tensor]
 """Tensors of a checkpoint by their names there."""
@@ -48,6 +49,7 @@ class Decoder(Protocol):
     """Maps (ids, positions, slots, mask) to logits; knows nothing of requests, trees or methods."""
 
     spec: ModelSpec
+    mesh: ParallelMesh
     dtype: torch.dtype
     device: torch.device
 

@@ -16,6 +16,7 @@ from treespec.model.decoder import Decoder, Weights
 from treespec.model.inflate import inflate_llama
 from treespec.model.llama import LlamaDecoder, llama_spec, read_llama_weights
 from treespec.model.spec import ModelSpec
+from treespec.parallel.mesh import ParallelMesh
 from treespec.registry import Registry
 
 
@@ -26,7 +27,7 @@ class Family:
     spec: Callable[[dict[str, Any], Path], ModelSpec]
     read_weights: Callable[[ModelSpec, Checkpoint], dict[str, Tensor]]
     inflate: Callable[[ModelSpec, Weights, Inflation], tuple[ModelSpec, dict[str, Tensor]]]
-    decoder: Callable[[ModelSpec, Weights, torch.dtype, torch.device], Decoder]
+    decoder: Callable[[ModelSpec, Weights, torch.dtype, torch.device, ParallelMesh], Decoder]
 
 
 FAMILIES: Registry[Family] = Registry(

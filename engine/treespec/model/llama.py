@@ -21,6 +21,7 @@ from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
 from treespec.ops.attention import tree_attention
 from treespec.ops.linear import Linear, best_storage
 from treespec.ops.rope import RopeTable, rotate
+from treespec.parallel.mesh import ParallelMesh
 
 _UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None, "hidden_act": "silu"}
 
@@ -99,8 +100,11 @@ class _Layer:
 class LlamaDecoder:
     """The decoder over slots; weights are fused (q with k and v, gate with up) and packed at construction."""
 
-    def __init__(self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh
+    ) -> None:
         self.spec = spec
+        self.mesh = mesh
         self.dtype = dtype
         self.device = device
 
@@ -113,7 +117,7 @@ class LlamaDecoder:
         self._embedding_VM = tensor("model.embed_tokens.weight")
         self._norm_M = tensor("model.norm.weight")
         self._layers = []
-        for index in range(spec.num_layers):
+        for index in mesh.layers(spec.num_layers):
             attention, mlp = f"model.layers.{index}.self_attn.", f"model.layers.{index}.mlp."
             self._layers.append(
                 _Layer(

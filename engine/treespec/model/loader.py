@@ -13,6 +13,7 @@ from treespec.model.decoder import Decoder
 from treespec.model.families import FAMILIES
 from treespec.model.spec import architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
+from treespec.parallel.mesh import ParallelMesh
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class LoadedModel:
     description: str
 
 
-def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
     """Read, inflate where asked, and build. Raises CheckpointError or ConfigError before anything is computed."""
     config = read_config(ref.path)
     family = FAMILIES.get(architecture_of(config, ref.path))
@@ -36,7 +37,7 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device) -> Loade
     checkpoint.finish()
     if ref.inflation is not None:
         spec, weights = family.inflate(spec, weights, ref.inflation)
-    decoder = family.decoder(spec, weights, dtype, device)
+    decoder = family.decoder(spec, weights, dtype, device, mesh)
     return LoadedModel(decoder, tokenizer, ref.name, _describe(ref, decoder.num_parameters()))
 
 

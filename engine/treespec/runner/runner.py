@@ -31,6 +31,13 @@ class RunHandle:
     event: torch.cuda.Event | None = None
 
 
+def cache_shape(decoder: Decoder, num_regions: int, region_capacity: int) -> CacheShape:
+    """The cache of the layers and heads that this rank holds."""
+    spec, mesh = decoder.spec, decoder.mesh
+    num_layers, num_heads = len(mesh.layers(spec.num_layers)), len(mesh.heads(spec.num_kv_heads))
+    return CacheShape(num_layers, num_heads, spec.head_dim, num_regions, region_capacity)
+
+
 class ModelRunner:
     """The only caller of a decoder: owns its cache and the leases of its runs.
 
@@ -39,8 +46,7 @@ class ModelRunner:
     """
 
     def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int) -> None:
-        spec = decoder.spec
-        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, num_regions, region_capacity)
+        shape = cache_shape(decoder, num_regions, region_capacity)
         self.decoder = decoder
         self.allocator = SlotAllocator(num_regions, region_capacity)
         self.pool = KVCachePool(shape, decoder.dtype, decoder.device)

@@ -12,11 +12,11 @@ import torch
 from treespec.config import Placement, Scenario
 from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.errors import CapacityError, ConfigError
-from treespec.kvcache.pool import CacheShape
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
 from treespec.request import Request, SamplingParams
-from treespec.runner import ModelRunner
+from treespec.parallel.mesh import ParallelMesh
+from treespec.runner import ModelRunner, cache_shape
 from treespec.scheduler import Scheduler
 from treespec.serving.engine import Engine
 from treespec.verify import GreedyVerifier
@@ -65,11 +65,12 @@ def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> Loade
     device = _device(placement)
     torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
     dtype = getattr(torch, placement.dtype)
-    target = load_model(placement.target, dtype, device)
+    mesh = ParallelMesh(placement.tensor_parallel_degree, placement.pipeline_parallel_degree)
+    target = load_model(placement.target, dtype, device, mesh)
     _require_positions(target, placement)
     draft = None
     if any(scenario.expansion for scenario in scenarios):
-        draft = load_model(placement.drafts[0], dtype, device)
+        draft = load_model(placement.drafts[0], dtype, device, mesh)
         require_same_vocabulary(target, draft)
         _require_positions(draft, placement)
     num_regions = max(scenario.max_requests_per_batch for scenario in scenarios)
@@ -119,9 +120,7 @@ def _require_memory(
     """Refuse a batch whose caches exceed the budget; serving fewer requests would measure another batch size."""
     needed = 0
     for decoder in decoders:
-        spec = decoder.spec
-        shape = CacheShape(spec.num_layers, spec.num_kv_heads, spec.head_dim, num_regions, _region_capacity(placement))
-        needed += shape.num_bytes(dtype)
+        needed += cache_shape(decoder, num_regions, _region_capacity(placement)).num_bytes(dtype)
     free = _free_bytes(device)
     budget = int(free * placement.cache_fraction)
     if needed > budget:
