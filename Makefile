@@ -37,7 +37,7 @@ reproduce: $(STAMP)
 	@status=0; \
 	$(SNAKEMAKE) basic_test server_gpu_experiments || status=$$?; \
 	$(SNAKEMAKE) figures || status=$$?; \
-	$(SNAKEMAKE) --quiet all status || status=$$?; \
+	$(SNAKEMAKE) status --quiet all || status=$$?; \
 	exit $$status
 
 test: $(STAMP)

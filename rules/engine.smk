@@ -18,7 +18,8 @@ rule engine_wheel:
     conda:
         "../envs/engine.yaml"
     shell:
-        "(cd engine && python -m hatchling build --target wheel --directory ../build) > {log} 2>&1"
+        "(folder=$PWD/$(dirname {output}); cd engine && python -m hatchling build --target wheel --directory $folder)"
+        " > {log} 2>&1"
 
 
 rule device_check:

@@ -14,8 +14,8 @@ from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.errors import CapacityError, ConfigError
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
-from treespec.request import Request, SamplingParams
 from treespec.parallel.mesh import ParallelMesh
+from treespec.request import Request, SamplingParams
 from treespec.runner import ModelRunner, cache_shape
 from treespec.scheduler import Scheduler
 from treespec.serving.engine import Engine
