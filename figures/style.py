@@ -1,0 +1,66 @@
+"""One look for all figures: readable in grey and by colour-blind readers, because every mark has its own pattern."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FONT = "DejaVu Sans"  # shipped with matplotlib: the same everywhere
+
+RC: dict[Any, Any] = {
+    "font.family": FONT,
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "pdf.fonttype": 42,  # fonts are embedded as TrueType, so that text stays text
+    "text.hinting": "no_hinting",  # else letters are as wide as pixels allow, and PNG and PDF break lines differently
+    "text.parse_math": False,  # labels come from data; a dollar sign is a dollar sign
+}
+
+SMALL_TEXT = 7.0
+"""Points: labels on marks, captions."""
+
+FAINT = "#707070"
+"""Text and lines that must not compete with data."""
+
+INK = "#222222"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one series is drawn."""
+
+    label: str
+    colour: str
+    hatch: str
+    marker: str = "o"
+    line: Literal["-", "--"] = "-"
+
+
+MODE_MARKS = {
+    "incremental": Mark("incremental", "#c8c8c8", ""),
+    "sequence": Mark("sequence-based speculation", "#e69f00", "////", "s", "--"),
+    "tree": Mark("tree-based speculation", "#0072b2", "....", "o", "-"),
+}
+
+PART_MARKS = {
+    "draft": Mark("draft", "#e69f00", "////"),
+    "forward": Mark("target forward", "#0072b2", ""),
+    "verify": Mark("verify", "#56b4e9", "...."),
+    "commit": Mark("commit", "#009e73", "xxxx"),
+    "other": Mark("other", "#dddddd", ""),
+}

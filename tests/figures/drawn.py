@@ -1,0 +1,79 @@
+"""Draws a figure from rows and looks at what is in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from figures.gallery import FIGURES, Sources
+from figures.style import RC
+from tests.figures.table_files import Row, write_tables
+
+PAPER_DIR = Path(__file__).parents[2] / "paper"
+
+
+@dataclass(frozen=True)
+class PlacedText:
+    """A text and its box in pixels."""
+
+    text: str
+    box: Bbox
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure after layout."""
+
+    figure: Figure
+    texts: tuple[PlacedText, ...]
+
+    @property
+    def caption(self) -> str:
+        """The caption on one line."""
+        return " ".join(text.get_text() for text in self.figure.texts)
+
+    def words(self) -> list[str]:
+        """All texts but the caption."""
+        caption_lines = {text.get_text() for text in self.figure.texts}
+        return [placed.text for placed in self.texts if placed.text not in caption_lines]
+
+
+def draw(name: str, tmp_path: Path, rows: list[Row], paper_dir: Path = PAPER_DIR) -> Drawn:
+    """Draw a figure of the gallery from tables with these rows."""
+    csv_dir = write_tables(tmp_path / "csv", rows)
+    with mpl.rc_context(RC):
+        figure = FIGURES[name](Sources(csv_dir, paper_dir))
+        figure.draw_without_rendering()
+        found = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+        shown = [text for text in found if text.get_visible() and text.get_text().strip()]
+        texts = tuple(PlacedText(text.get_text(), text.get_window_extent()) for text in shown)
+    return Drawn(figure, texts)
+
+
+def cut_texts(drawn: Drawn) -> list[str]:
+    """Texts that leave the paper."""
+    paper = drawn.figure.bbox
+    return [
+        placed.text
+        for placed in drawn.texts
+        if placed.box.x0 < paper.x0 - 0.5
+        or placed.box.y0 < paper.y0 - 0.5
+        or placed.box.x1 > paper.x1 + 0.5
+        or placed.box.y1 > paper.y1 + 0.5
+    ]
+
+
+def overlapping_texts(drawn: Drawn) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes share more than a sliver."""
+    pairs = []
+    for number, one in enumerate(drawn.texts):
+        for other in drawn.texts[number + 1 :]:
+            shared = Bbox.intersection(one.box, other.box)
+            if shared is not None and shared.width > 1 and shared.height > 1:
+                pairs.append((one.text, other.text))
+    return pairs

@@ -1,0 +1,77 @@
+"""Writes synthetic tables with the columns that data_parsing gives them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
+SCENARIO_COLUMNS = [
+    *("scenario", "size", "mode", "batch_size", "status", "target", "draft", "num_requests", "num_repeats"),
+    *("device", "num_threads", "dtype", "commit", "target_description", "target_num_parameters"),
+    *("experiment", "detail"),
+]
+SERVER_COLUMNS = [
+    *SCENARIO_COLUMNS,
+    *("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms", "speedup", "speedup_ci_low", "speedup_ci_high"),
+]
+SHARES = {"draft": 0.2, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
+TIME_SPLIT_COLUMNS = [*SCENARIO_COLUMNS, *(f"{part}_share" for part in SHARES), "step_time_ms"]
+SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0}
+
+Row = dict[str, Any]
+
+
+def planned_row(mode: str = "tree", batch_size: int = 1, size: str = "small", status: str = "missing") -> Row:
+    """A scenario without a record."""
+    return {
+        "scenario": f"server_{size}-{batch_size}_batchsize-{MODES[mode]}",
+        "experiment": "server_gpu",
+        "size": size,
+        "mode": mode,
+        "batch_size": batch_size,
+        "status": status,
+        "target": "llama-105M",
+        "draft": "llama-draft",
+    }
+
+
+def measured_row(mode: str = "tree", batch_size: int = 1, size: str = "small", **changes: Any) -> Row:
+    """A scenario with a record, and all columns of both tables."""
+    latency_ms = 2.0 * batch_size / SPEEDUP[mode]
+    measures = {
+        "num_requests": 32,
+        "num_repeats": 3,
+        "device": "Example CPU @ 2.0GHz",
+        "num_threads": 2,
+        "dtype": "float32",
+        "commit": "0123456789abcdef",
+        "target_description": "embedded LLaMA target, inflated to 105M parameters",
+        "target_num_parameters": 105300000,
+        "median_per_token_latency_ms": latency_ms,
+        "ci_low_ms": latency_ms * 0.9,
+        "ci_high_ms": latency_ms * 1.2,
+        "speedup": SPEEDUP[mode],
+        "speedup_ci_low": SPEEDUP[mode] * 0.9,
+        "speedup_ci_high": SPEEDUP[mode] * 1.1,
+        "step_time_ms": 12.5,
+    }
+    shares = {f"{part}_share": share for part, share in SHARES.items()}
+    return planned_row(mode, batch_size, size, status="ok") | measures | shares | changes
+
+
+def grid(batch_sizes: tuple[int, ...] = (1, 2, 4, 8), size: str = "small", **changes: Any) -> list[Row]:
+    """A measured row per mode and batch size."""
+    return [measured_row(mode, batch_size, size, **changes) for batch_size in batch_sizes for mode in MODES]
+
+
+def write_tables(csv_dir: Path, rows: list[Row]) -> Path:
+    """Write ``server.csv`` and ``time_split.csv`` with the rows; returns their folder."""
+    csv_dir.mkdir(parents=True, exist_ok=True)
+    for name, columns in (("server", SERVER_COLUMNS), ("time_split", TIME_SPLIT_COLUMNS)):
+        with (csv_dir / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+    return csv_dir

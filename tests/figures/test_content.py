@@ -1,0 +1,126 @@
+"""Figures show what the tables hold, mark what is missing and say what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from matplotlib.patches import Rectangle
+
+from figures.gallery import FIGURES
+from tests.figures.drawn import draw
+from tests.figures.table_files import MODES, grid, measured_row, planned_row
+
+
+def nothing_measured() -> list[dict[str, object]]:
+    return [planned_row(mode, batch_size) for batch_size in (1, 2, 4, 8) for mode in MODES]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_records_the_axes_say_so(tmp_path: Path, name: str) -> None:
+    drawn = draw(name, tmp_path, nothing_measured())
+    assert "no records yet (0/12)" in drawn.words()
+    assert "missing (12)" in drawn.caption or "missing (8)" in drawn.caption
+
+
+def test_bars_and_speedups_are_the_tables(tmp_path: Path) -> None:
+    drawn = draw("server_latency", tmp_path, grid((1, 2)))
+    (panel,) = drawn.figure.axes
+    bars = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
+    assert sorted(bar.get_height() for bar in bars) == pytest.approx([1.0, 4 / 3, 2.0, 2.0, 8 / 3, 4.0])
+    assert drawn.words().count("1.5×") == 2
+    assert drawn.words().count("2.0×") == 2
+    assert "12 of 12" not in drawn.caption and "6 of 6 planned scenarios are drawn." in drawn.caption
+
+
+def test_caption_names_models_machine_amount_and_commit(tmp_path: Path) -> None:
+    for name in FIGURES:
+        caption = draw(name, tmp_path, grid()).caption
+        assert "Target: embedded LLaMA target, inflated to 105M parameters; draft: llama-draft." in caption
+        assert (
+            "Measured on Example CPU @ 2.0GHz; 2 threads; float32; 32 prompts × 3 repeats; commit 0123456789."
+            in caption
+        )
+
+
+def test_parameters_are_added_where_the_description_lacks_them(tmp_path: Path) -> None:
+    rows = grid(target_description="LLaMA-7B", target_num_parameters=6738415616)
+    assert "Target: LLaMA-7B (6.74B parameters); draft" in draw("server_latency", tmp_path, rows).caption
+
+
+def test_what_differs_is_said_to_differ(tmp_path: Path) -> None:
+    rows = [*grid((1, 2)), *grid((4,), device="NVIDIA A10G", num_threads="", commit="fedcba9876543210-dirty")]
+    caption = draw("server_latency", tmp_path, rows).caption
+    assert "devices that differ: Example CPU @ 2.0GHz (6 scenarios), NVIDIA A10G (3 scenarios)" in caption
+    assert "numbers of threads that differ: 2 threads (6 scenarios), unknown (3 scenarios)" in caption
+    assert "commits that differ: 0123456789 (6 scenarios), fedcba9876-dirty (3 scenarios)" in caption
+
+
+def test_models_of_several_sizes(tmp_path: Path) -> None:
+    rows = [*grid((1,)), *grid((1,), "medium"), *grid((1,), "large", target_description="bigger", draft="other")]
+    caption = draw("server_latency", tmp_path, rows).caption
+    assert (
+        "Target of small and medium: embedded LLaMA target, inflated to 105M parameters; draft: llama-draft." in caption
+    )
+    assert "Target of large: bigger (105M parameters); draft: other." in caption
+
+
+def test_gaps_carry_their_reason(tmp_path: Path) -> None:
+    rows = [
+        measured_row("incremental"),
+        planned_row("sequence", status="failed"),
+        planned_row("tree", status="superseded"),
+    ]
+    drawn = draw("server_latency", tmp_path, rows)
+    assert {"failed", "superseded"} <= set(drawn.words())
+    assert "1 of 3 planned scenarios are drawn; not drawn: failed (1), superseded (1)." in drawn.caption
+    drawn = draw("time_split", tmp_path, rows)
+    assert {"failed", "superseded"} <= set(drawn.words())
+
+
+def test_speedup_without_baseline_is_not_invented(tmp_path: Path) -> None:
+    rows = [planned_row("incremental"), measured_row("tree", speedup="", speedup_ci_low="", speedup_ci_high="")]
+    drawn = draw("server_latency", tmp_path, rows)
+    assert "n/a" in drawn.words()
+    assert "n/a: no incremental record of the same conditions to compare with." in drawn.caption
+    drawn = draw("server_speedup", tmp_path, rows)
+    assert "no speed-up yet: no mode has a record and a baseline" in drawn.words()
+    assert "0 of 1 planned scenarios are drawn; not drawn: no baseline (1)." in drawn.caption
+
+
+def test_published_range_is_labelled_and_only_where_it_exists(tmp_path: Path) -> None:
+    drawn = draw("server_speedup", tmp_path, grid())
+    assert "grey: published, 1 x A10, LLaMA-7B, 1.5-2.5×" in drawn.words()
+    assert "not a result of this run" in drawn.caption
+    drawn = draw("server_speedup", tmp_path, grid(), paper_dir=tmp_path / "no_paper")
+    assert not any("published" in word for word in drawn.words())
+    assert "SpecInfer" not in drawn.caption
+    for name in ("server_latency", "time_split"):
+        assert not any("published" in word for word in draw(name, tmp_path, grid()).words())
+
+
+def test_speedup_line_has_a_gap_at_a_missing_point(tmp_path: Path) -> None:
+    rows = [row for row in grid() if (row["mode"], row["batch_size"]) != ("tree", 2)]
+    drawn = draw("server_speedup", tmp_path, [*rows, planned_row("tree", 2)])
+    assert "tree: missing" in drawn.words()
+    assert any("nan" in str(line.get_ydata()) for line in drawn.figure.axes[0].lines)
+
+
+def test_shares_fill_the_bar(tmp_path: Path) -> None:
+    drawn = draw("time_split", tmp_path, [measured_row("tree", 4)])
+    (panel,) = drawn.figure.axes
+    assert sum(bar.get_width() for bar in panel.patches if isinstance(bar, Rectangle)) == pytest.approx(1.0)
+    assert {"tree, batch 4", "20%", "50%", "10%", "15%", "12.5 ms"} <= set(drawn.words())
+
+
+def test_scenarios_with_further_settings_do_not_hide_the_experiments_own(tmp_path: Path) -> None:
+    own = measured_row("tree")
+    further = own | {"scenario": f"{own['scenario']}-width_5", "median_per_token_latency_ms": 99.0}
+    (panel,) = draw("server_latency", tmp_path, [further, own]).figure.axes
+    (bar,) = (patch for patch in panel.patches if isinstance(patch, Rectangle))
+    assert bar.get_height() == own["median_per_token_latency_ms"]
+
+
+def test_names_with_dollar_signs_are_names(tmp_path: Path) -> None:
+    drawn = draw("server_latency", tmp_path, grid(target="a$b$c"))
+    assert "small: a$b$c" in drawn.words()
