@@ -73,9 +73,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     return TinyModels(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=sorted(VARIANTS))
+@pytest.fixture(params=[*sorted(VARIANTS), "embedded"])
 def pair(request: pytest.FixtureRequest, tiny: TinyModels) -> Pair:
-    """Every random pair in turn."""
+    """Every random pair in turn, and the shipped one."""
+    if request.param == "embedded":
+        return request.getfixturevalue("embedded")
     return tiny.pair(request.param)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model
+from treespec.parallel.mesh import ParallelMesh
 from treespec.request import FinishReason, Request, SamplingParams
 from treespec.runner import ForwardRow, ModelRunner
 from treespec.scheduler import Scheduler
@@ -32,7 +34,7 @@ PAPER_TREE = (1, 1, 3, 1, 1, 1, 1, 1)  # SpecInfer, section 6.1
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> LoadedModel:
     """A model folder on the CPU."""
-    return load_model(ModelRef(path=folder), dtype, torch.device("cpu"))
+    return load_model(ModelRef(path=folder), dtype, torch.device("cpu"), ParallelMesh())
 
 
 def chain_row(runner: ModelRunner, region: int, token_ids: Sequence[int], num_logits: int) -> ForwardRow:
@@ -127,6 +129,10 @@ class Serving:
     eos_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
 
+    def with_(self, **changes: Any) -> Serving:
+        """The same with changes."""
+        return replace(self, **changes)
+
     def params(self) -> SamplingParams:
         """The stopping rule."""
         return SamplingParams(self.max_new_tokens, self.max_sequence_length, self.ignore_eos, self.stop_strings)
@@ -169,22 +175,33 @@ def capacity(serving: Serving) -> int:
     return serving.max_sequence_length + num_nodes
 
 
-def build_engine(target: LoadedModel, draft: LoadedModel | None, serving: Serving) -> tuple[Engine, ModelRunner]:
-    """An engine over fresh caches, and the target's runner."""
+@dataclass(frozen=True)
+class Workbench:
+    """An engine with its parts in reach."""
+
+    engine: Engine
+    target_runner: ModelRunner
+    drafter: Drafter
+    draft_runner: ModelRunner | None
+
+
+def build_engine(target: LoadedModel, draft: LoadedModel | None, serving: Serving) -> Workbench:
+    """An engine over fresh caches."""
     runner = ModelRunner(target.decoder, serving.batch_size, capacity(serving))
     drafter: Drafter = NoDrafter()
+    draft_runner = None
     if serving.expansion:
         assert draft is not None
-        drafter = SsmDrafter(ModelRunner(draft.decoder, serving.batch_size, capacity(serving)), serving.expansion)
+        draft_runner = ModelRunner(draft.decoder, serving.batch_size, capacity(serving))
+        drafter = SsmDrafter(draft_runner, serving.expansion)
     scheduler = Scheduler(serving.batch_size, serving.max_tokens_per_batch)
-    return Engine(runner, drafter, GreedyVerifier(), scheduler, target.tokenizer.decode), runner
+    engine = Engine(runner, drafter, GreedyVerifier(), scheduler, target.tokenizer.decode)
+    return Workbench(engine, runner, drafter, draft_runner)
 
 
-def serve(
-    target: LoadedModel, draft: LoadedModel | None, prompts: Sequence[Sequence[int]], serving: Serving
-) -> Served:
+def serve(target: LoadedModel, draft: LoadedModel | None, prompts: Sequence[Sequence[int]], serving: Serving) -> Served:
     """Serve all prompts in one pass."""
-    engine, _ = build_engine(target, draft, serving)
+    engine = build_engine(target, draft, serving).engine
     requests = [serving.request(index, prompt) for index, prompt in enumerate(prompts)]
     engine.add(requests)
     totals = engine.run()
