@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,7 @@ from data_parsing.record_parts import Provenance, RepeatTotals, read_provenance,
 from data_parsing.request_rows import read_request_rows
 
 RECORD_FORMAT = 1
+_ASIDE = re.compile(r"\.([0-9a-f]{8}|damaged)(\.\d+)?\.meta\.json")
 
 
 class Status(StrEnum):
@@ -99,6 +101,8 @@ def _uncommitted(raw_dir: Path, planned: PlannedScenario) -> Record:
     # The engine renames .meta.json last; rows without it are what a killed run left.
     if (raw_dir / f"{planned.scenario}.jsonl").exists():
         return Record(planned, Status.INCOMPLETE, "rows without .meta.json: the run did not finish")
-    if any((raw_dir / "superseded").glob(f"{planned.scenario}.????????.meta.json")):
+    # Aside, a name is followed by its fingerprint's first digits, and by a number where that was taken.
+    aside = (path.name for path in (raw_dir / "superseded").glob(f"{planned.scenario}.*.meta.json"))
+    if any(_ASIDE.fullmatch(name.removeprefix(planned.scenario)) for name in aside):
         return Record(planned, Status.SUPERSEDED, "only records of other configurations lie in superseded/")
     return Record(planned, Status.MISSING)

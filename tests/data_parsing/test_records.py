@@ -81,8 +81,16 @@ def test_record_in_the_superseded_folder(tmp_path: Path) -> None:
     old.write(tmp_path)
     old.supersede(tmp_path)
     assert read(tmp_path).status == Status.SUPERSEDED
+    (tmp_path / "superseded" / f"{TREE.name}-width_3.rest.meta.json").write_text("{}")
     # The name of another scenario begins with this one's.
     assert read(tmp_path, TREE.with_(variant="-width_3")).status == Status.MISSING
+
+
+@pytest.mark.parametrize("mark", ["aaaaaaaa", "aaaaaaaa.2", "damaged"])
+def test_every_name_that_the_engine_gives_aside(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "superseded").mkdir()
+    (tmp_path / "superseded" / f"{TREE.name}.{mark}.meta.json").write_text("{}")
+    assert read(tmp_path).status == Status.SUPERSEDED
 
 
 def test_new_record_counts_beside_a_superseded_one(tmp_path: Path) -> None:
