@@ -14,6 +14,7 @@ from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
 from treespec.model.spec import ModelSpec
+from treespec.ops.attention import tree_attention
 from treespec.parallel.mesh import ParallelMesh
 
 Weights = Mapping[str, Tensor]
@@ -56,5 +57,11 @@ class Decoder(Protocol):
     def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
         """One pass; writes the batch's keys and values into ``pool``."""
 
-    def num_parameters(self) -> int:
-        """Parameters in use, a tied table counted once."""
+
+def attend(
+    layer: int, q_BNHD: Tensor, k_BNGD: Tensor, v_BNGD: Tensor, batch: ForwardBatch, pool: KVCachePool
+) -> Tensor:
+    """Store the new keys and values in their slots and attend over all the batch may see; ``[B, N, H, D]``."""
+    pool.write(layer, batch.slots_T, k_BNGD.flatten(0, 1), v_BNGD.flatten(0, 1))
+    k_BKGD, v_BKGD = pool.read(layer, batch.regions, batch.num_keys)
+    return tree_attention(q_BNHD, k_BKGD, v_BKGD, batch.bias_BNK)

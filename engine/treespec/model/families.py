@@ -13,8 +13,10 @@ from torch import Tensor
 from treespec.config import Inflation
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder, Weights
-from treespec.model.inflate import inflate_llama
+from treespec.model.inflate_llama import inflate_llama
+from treespec.model.inflate_opt import inflate_opt
 from treespec.model.llama import LlamaDecoder, llama_spec, read_llama_weights
+from treespec.model.opt import OptDecoder, opt_spec, read_opt_weights
 from treespec.model.spec import ModelSpec
 from treespec.parallel.mesh import ParallelMesh
 from treespec.registry import Registry
@@ -31,5 +33,9 @@ class Family:
 
 
 FAMILIES: Registry[Family] = Registry(
-    "model architecture", {"LlamaForCausalLM": Family(llama_spec, read_llama_weights, inflate_llama, LlamaDecoder)}
+    "model architecture",
+    {
+        "LlamaForCausalLM": Family(llama_spec, read_llama_weights, inflate_llama, LlamaDecoder),
+        "OPTForCausalLM": Family(opt_spec, read_opt_weights, inflate_opt, OptDecoder),
+    },
 )

@@ -13,38 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from treespec.errors import CheckpointError
 from treespec.kvcache.pool import KVCachePool
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights
+from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
-from treespec.ops.attention import tree_attention
 from treespec.ops.linear import Linear, best_storage
 from treespec.ops.rope import RopeTable, rotate
 from treespec.parallel.mesh import ParallelMesh
 
-_UNSUPPORTED = {"attention_bias": False, "mlp_bias": False, "rope_scaling": None, "hidden_act": "silu"}
+_ONLY = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
 
 
 def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
     """Facts of a LLaMA checkpoint. Raises CheckpointError for variants this decoder would compute wrongly."""
     read = ConfigReader(config, folder)
-    for key, only in _UNSUPPORTED.items():
-        if read.get(key, only) != only:
-            raise CheckpointError(
-                f"LLaMA variant is not supported: {key}",
-                where=str(folder / "config.json"),
-                received=config[key],
-                allowed=only,
-            )
-    rope = read.get("rope_parameters", {})  # newer configurations hold the base in here
-    if rope.get("rope_type", "default") != "default":
-        raise CheckpointError(
-            "LLaMA variant is not supported: rope_type",
-            where=str(folder / "config.json"),
-            received=rope["rope_type"],
-            allowed="default",
-        )
+    read.require_only(_ONLY)
+    rope = read.get("rope_parameters", default={})  # newer configurations hold the base in here
+    scaling = read.get("rope_scaling", default={}) or rope
+    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
+        raise read.unsupported("rope scaling", scaling, "default")
     hidden, heads = int(read.need("hidden_size")), int(read.need("num_attention_heads"))
     return ModelSpec(
         architecture=architecture_of(config, folder),
@@ -53,12 +40,12 @@ def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
         ffn_size=int(read.need("intermediate_size")),
         num_layers=int(read.need("num_hidden_layers")),
         num_heads=heads,
-        num_kv_heads=int(read.get("num_key_value_heads", heads)),
-        head_dim=int(read.get("head_dim", hidden // heads)),
-        norm_eps=float(read.get("rms_norm_eps", 1e-6)),
-        rope_base=float(rope.get("rope_theta", read.get("rope_theta", 10000.0))),
-        max_positions=int(read.get("max_position_embeddings", 2048)),
-        tie_embeddings=bool(read.get("tie_word_embeddings", False)),
+        num_kv_heads=int(read.get("num_key_value_heads", default=heads)),
+        head_dim=int(read.get("head_dim", default=hidden // heads)),
+        norm_eps=float(read.get("rms_norm_eps", default=1e-6)),
+        rope_base=float(rope.get("rope_theta") or read.get("rope_theta", default=10000.0)),
+        max_positions=int(read.get("max_position_embeddings", default=2048)),
+        tie_embeddings=bool(read.get("tie_word_embeddings", default=False)),
         eos_token_ids=read.eos_token_ids(),
     )
 
@@ -132,13 +119,6 @@ class LlamaDecoder:
         self._head = fused("model.embed_tokens" if spec.tie_embeddings else "lm_head")
         self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, dtype, device)
 
-    def num_parameters(self) -> int:
-        spec = self.spec
-        attention = spec.hidden_size * spec.head_dim * 2 * (spec.num_heads + spec.num_kv_heads)
-        per_layer = attention + 3 * spec.hidden_size * spec.ffn_size + 2 * spec.hidden_size
-        tables = spec.vocab_size * spec.hidden_size * (1 if spec.tie_embeddings else 2)
-        return spec.num_layers * per_layer + tables + spec.hidden_size
-
     def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
         x_BNM = F.embedding(batch.ids_BN, self._embedding_VM)
         cos, sin = self._rope.at(batch.positions_BN)
@@ -159,9 +139,7 @@ class LlamaDecoder:
         heads = layer.qkv(self._normed(x_BNM, layer.attention_norm_M)).unflatten(-1, (H + 2 * G, self.spec.head_dim))
         # Queries and keys are rotated in one call: they are adjacent heads of the fused projection.
         rotated = rotate(heads[:, :, : H + G], cos, sin)
-        pool.write(index, batch.slots_T, rotated[:, :, H:].flatten(0, 1), heads[:, :, H + G :].flatten(0, 1))
-        k, v = pool.read(index, batch.regions, batch.num_keys)
-        out_BNHD = tree_attention(rotated[:, :, :H], k, v, batch.bias_BNK)
+        out_BNHD = attend(index, rotated[:, :, :H], rotated[:, :, H:], heads[:, :, H + G :], batch, pool)
         return layer.attention_out(out_BNHD.flatten(2))
 
     def _ffn(self, layer: _Layer, x_BNM: Tensor) -> Tensor:

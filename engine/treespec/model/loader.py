@@ -24,6 +24,7 @@ class LoadedModel:
     tokenizer: TextTokenizer
     label: str
     description: str
+    num_parameters: int  # a tied table counted once
 
 
 def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
@@ -37,8 +38,9 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: Pa
     checkpoint.finish()
     if ref.inflation is not None:
         spec, weights = family.inflate(spec, weights, ref.inflation)
+    num_parameters = sum(weight.numel() for weight in weights.values())
     decoder = family.decoder(spec, weights, dtype, device, mesh)
-    return LoadedModel(decoder, tokenizer, ref.name, _describe(ref, decoder.num_parameters()))
+    return LoadedModel(decoder, tokenizer, ref.name, _describe(ref, num_parameters), num_parameters)
 
 
 def _describe(ref: ModelRef, num_parameters: int) -> str:

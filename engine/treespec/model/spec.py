@@ -23,10 +23,10 @@ class ModelSpec:
     num_kv_heads: int
     head_dim: int
     norm_eps: float
-    rope_base: float
     max_positions: int
     tie_embeddings: bool
     eos_token_ids: tuple[int, ...]
+    rope_base: float = 0.0  # families with rotary positions
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -72,10 +72,25 @@ class ConfigReader:
             raise CheckpointError(f"model configuration lacks {key!r}", where=str(self._folder / "config.json"))
         return value
 
-    def get(self, key: str, default: Any) -> Any:
+    def get(self, key: str, *, default: Any) -> Any:
         """A field or its default; an explicit null counts as missing."""
         value = self._config.get(key)
         return default if value is None else value
+
+    def require_only(self, only: dict[str, Any]) -> None:
+        """Refuse variants of a family that its decoder does not compute: each key may only hold this value."""
+        for key, value in only.items():
+            if self.get(key, default=value) != value:
+                raise self.unsupported(key, self._config[key], value)
+
+    def unsupported(self, what: str, received: object, allowed: object) -> CheckpointError:
+        """The error for a variant this engine would compute wrongly."""
+        return CheckpointError(
+            f"this variant of the architecture is not supported: {what}",
+            where=str(self._folder / "config.json"),
+            received=received,
+            allowed=allowed,
+        )
 
     def eos_token_ids(self) -> tuple[int, ...]:
         """One id or several, from generation_config.json where there is one, as generation elsewhere does."""

@@ -161,6 +161,6 @@ def _model_meta(model: LoadedModel, path: Path) -> dict[str, Any]:
     return {
         "label": model.label,
         "description": model.description,
-        "num_parameters": model.decoder.num_parameters(),
+        "num_parameters": model.num_parameters,
         "sha256": hash_model(path),
     }

@@ -1,0 +1,150 @@
+"""OPT family: LayerNorm, learned positions, biases, ReLU (Zhang et al. 2022).
+
+Legend: B requests, N new tokens, M hidden, H heads, D head size, F FFN size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from treespec.kvcache.pool import KVCachePool
+from treespec.model.checkpoint import Checkpoint
+from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
+from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
+from treespec.ops.linear import Linear, best_storage
+from treespec.parallel.mesh import ParallelMesh
+
+POSITION_OFFSET = 2  # row of the position table that position 0 uses
+_ONLY = {
+    "do_layer_norm_before": True,
+    "activation_function": "relu",
+    "enable_bias": True,
+    "layer_norm_elementwise_affine": True,
+    "_remove_final_layer_norm": False,
+}
+
+
+def opt_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
+    """Facts of an OPT checkpoint. Raises CheckpointError for variants this decoder would compute wrongly."""
+    read = ConfigReader(config, folder)
+    hidden, heads = int(read.need("hidden_size")), int(read.need("num_attention_heads"))
+    read.require_only(_ONLY | {"word_embed_proj_dim": hidden})
+    return ModelSpec(
+        architecture=architecture_of(config, folder),
+        vocab_size=int(read.need("vocab_size")),
+        hidden_size=hidden,
+        ffn_size=int(read.need("ffn_dim")),
+        num_layers=int(read.need("num_hidden_layers")),
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        norm_eps=1e-5,
+        max_positions=int(read.need("max_position_embeddings")),
+        tie_embeddings=bool(read.get("tie_word_embeddings", default=True)),
+        eos_token_ids=read.eos_token_ids(),
+    )
+
+
+def read_opt_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """All tensors under their checkpoint names, shapes checked."""
+    m, f, root = spec.hidden_size, spec.ffn_size, "model.decoder."
+    shapes: dict[str, tuple[int, ...]] = {
+        root + "embed_tokens.weight": (spec.vocab_size, m),
+        root + "embed_positions.weight": (spec.max_positions + POSITION_OFFSET, m),
+        root + "final_layer_norm.weight": (m,),
+        root + "final_layer_norm.bias": (m,),
+    }
+    linears = {f"self_attn.{name}_proj": (m, m) for name in ("q", "k", "v", "out")} | {"fc1": (f, m), "fc2": (m, f)}
+    for layer in range(spec.num_layers):
+        prefix = f"{root}layers.{layer}."
+        for name, shape in linears.items():
+            shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
+        for name in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes |= {f"{prefix}{name}.weight": (m,), f"{prefix}{name}.bias": (m,)}
+    if spec.tie_embeddings:
+        checkpoint.ignore("lm_head.weight")
+    else:
+        shapes["lm_head.weight"] = (spec.vocab_size, m)
+    return {name: checkpoint.take(name, shape) for name, shape in shapes.items()}
+
+
+@dataclass(frozen=True)
+class _Norm:
+    weight_M: Tensor
+    bias_M: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight_M.shape, self.weight_M, self.bias_M)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention_norm: _Norm
+    qkv: Linear
+    attention_out: Linear
+    ffn_norm: _Norm
+    up: Linear
+    down: Linear
+
+
+class OptDecoder:
+    """The decoder over slots; query, key and value projections are one fused, packed map."""
+
+    def __init__(
+        self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh
+    ) -> None:
+        self.spec = spec
+        self.mesh = mesh
+        self.dtype = dtype
+        self.device = device
+
+        def tensor(name: str) -> Tensor:
+            return weights[name].to(device=device, dtype=dtype)
+
+        def norm(name: str) -> _Norm:
+            return _Norm(tensor(name + ".weight"), tensor(name + ".bias"))
+
+        def fused(prefix: str, *names: str) -> Linear:
+            weight = torch.cat([tensor(f"{prefix}{name}.weight") for name in names])
+            return Linear(best_storage(weight), torch.cat([tensor(f"{prefix}{name}.bias") for name in names]))
+
+        root = "model.decoder."
+        self._embedding_VM = tensor(root + "embed_tokens.weight")
+        self._positions_PM = tensor(root + "embed_positions.weight")[POSITION_OFFSET:]
+        self._norm = norm(root + "final_layer_norm")
+        self._layers = []
+        for index in mesh.layers(spec.num_layers):
+            prefix = f"{root}layers.{index}."
+            self._layers.append(
+                _Layer(
+                    attention_norm=norm(prefix + "self_attn_layer_norm"),
+                    qkv=fused(prefix + "self_attn.", "q_proj", "k_proj", "v_proj"),
+                    attention_out=fused(prefix, "self_attn.out_proj"),
+                    ffn_norm=norm(prefix + "final_layer_norm"),
+                    up=fused(prefix, "fc1"),
+                    down=fused(prefix, "fc2"),
+                )
+            )
+        head = self._embedding_VM if spec.tie_embeddings else tensor("lm_head.weight")
+        self._head = Linear(best_storage(head))
+
+    def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
+        x_BNM = F.embedding(batch.ids_BN, self._embedding_VM) + F.embedding(batch.positions_BN, self._positions_PM)
+        for index, layer in enumerate(self._layers):
+            x_BNM = x_BNM + self._attention(index, layer, x_BNM, batch, pool)
+            x_BNM = x_BNM + layer.down(F.relu(layer.up(layer.ffn_norm(x_BNM))))
+        x_TM = x_BNM.flatten(0, 1)
+        x_RM = x_TM if batch.logit_rows is None else x_TM[batch.logit_rows]
+        return ForwardOutput(self._head(self._norm(x_RM)))
+
+    def _attention(self, index: int, layer: _Layer, x_BNM: Tensor, batch: ForwardBatch, pool: KVCachePool) -> Tensor:
+        H = self.spec.num_heads
+        heads = layer.qkv(layer.attention_norm(x_BNM)).unflatten(-1, (3 * H, self.spec.head_dim))
+        out_BNHD = attend(index, heads[:, :, :H], heads[:, :, H : 2 * H], heads[:, :, 2 * H :], batch, pool)
+        return layer.attention_out(out_BNHD.flatten(2))
