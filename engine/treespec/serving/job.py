@@ -16,10 +16,9 @@ from treespec.metrics.environment import describe_environment
 from treespec.metrics.records import RecordFolder, ServedRequest, pass_entry, utc_now
 from treespec.model.loader import LoadedModel
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
 from treespec.serving.prompts import load_prompts
-
-WARM_UP_TOKENS = 8
 
 
 class Job:
@@ -62,15 +61,12 @@ class Job:
         meta: dict[str, Any],
         progress: Progress,
     ) -> int:
-        """Repeat by repeat, every mode once, in rotating order: drift of the machine falls on all modes alike."""
+        """Measure the group, then commit its records; returns how many failed."""
         attempts = {s.name: _Attempt(s, loaded, prompts[s.name]) for s in group}
-        for repeat in range(max(s.num_repeats for s in group)):
-            shift = repeat % len(group)
-            for scenario in [*group[shift:], *group[:shift]]:
-                attempt = attempts[scenario.name]
-                if attempt.error is None and repeat < scenario.num_repeats:
-                    attempt.serve(repeat)
-                    progress.advance(f"{scenario.name}, repeat {repeat + 1}: {attempt.summary()}")
+        for repeat, scenario in interleaved(group):
+            attempt = attempts[scenario.name]
+            attempt.serve(repeat)
+            progress.advance(f"{scenario.name}, repeat {repeat + 1}: {attempt.summary()}")
         for name, attempt in attempts.items():
             self._commit(name, attempt, meta)
         return sum(attempt.error is not None for attempt in attempts.values())
@@ -116,28 +112,22 @@ class _Attempt:
 
     def serve(self, repeat: int) -> None:
         """One pass over the prompts; a failure is kept as this scenario's error and the others go on."""
+        if self.error is not None:
+            return
         try:
             if repeat == 0:
-                self._pass(self._prompts[: self.scenario.max_requests_per_batch], WARM_UP_TOKENS, None)
-            self._pass(self._prompts, self.scenario.max_new_tokens, repeat)
+                warm_up(self._loaded, self.scenario, self._prompts)
+            self._keep(repeat, serve_pass(self._loaded, self.scenario, self._prompts))
         except (TreespecError, RuntimeError, MemoryError) as error:
             # The device's failures are RuntimeErrors; the caches they leave leased are made anew.
             self.error = f"{type(error).__name__}: {error}"
             self._loaded.reset()
 
-    def _pass(self, prompts: list[list[int]], max_new_tokens: int, repeat: int | None) -> None:
-        scenario = self.scenario.model_copy(update={"max_new_tokens": max_new_tokens})
-        requests = [self._loaded.request(scenario, index, ids) for index, ids in enumerate(prompts)]
-        engine = self._loaded.engine(scenario)
-        engine.add(requests)
-        totals = engine.run()
-        if repeat is None:  # warm-up, not part of the record
-            return
-        self.totals.append(totals)
-        tokenizer = self._loaded.target.tokenizer
-        for request in requests:
-            text = tokenizer.decode(request.prompt_token_ids) + request.text(tokenizer.decode)
-            profile = engine.profiles[request.request_id]
+    def _keep(self, repeat: int, served: ServedPass) -> None:
+        self.totals.append(served.totals)
+        decode = self._loaded.target.tokenizer.decode
+        for request, profile in zip(served.requests, served.profiles, strict=True):
+            text = decode(request.prompt_token_ids) + request.text(decode)
             self.served.append(ServedRequest(repeat, request.request_id, request, profile, text))
 
     def summary(self) -> str:
@@ -146,15 +136,6 @@ class _Attempt:
             return "failed"
         totals = self.totals[-1]
         return f"{totals.wall_us / 1000 / max(1, totals.num_output_tokens):.2f} ms per token of the batch"
-
-
-def comparison_groups(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
-    """Scenarios that differ in nothing but how they speculate, in the order of their first member."""
-    groups: dict[str, list[Scenario]] = {}
-    for scenario in scenarios:
-        key = scenario.model_dump_json(exclude={"name", "mode", "expansion"})
-        groups.setdefault(key, []).append(scenario)
-    return list(groups.values())
 
 
 def _model_meta(model: LoadedModel, path: Path) -> dict[str, Any]:
