@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its t
 import pytest
 import torch
 
-from engine.tests.checkpoints import VARIANTS, contrary, perturbed, write_checkpoint
+from engine.tests.checkpoints import VARIANTS, TinyLlama, contrary, perturbed, write_checkpoint
 from engine.tests.decoding import GreedyText, Pair, clear_texts, load, ragged_prompts
 from engine.tests.offline.sitecustomize import refuse_connection
 from treespec.serving.prompts import read_prompt_file
@@ -39,6 +39,11 @@ class TinyModels:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._pairs: dict[str, Pair] = {}
+
+    @staticmethod
+    def shape(variant: str) -> TinyLlama:
+        """The variant's sizes."""
+        return VARIANTS[variant]
 
     def target(self, variant: str) -> Path:
         """The variant's folder."""
