@@ -99,7 +99,7 @@ def test_drafts_are_accepted_in_every_degree(pair: Pair) -> None:
 
 @pytest.mark.parametrize("expansion", [(1,), *EXPANSIONS], ids=str)
 def test_draft_that_is_the_target_is_accepted_to_full_depth(pair: Pair, expansion: tuple[int, ...]) -> None:
-    served = serve(pair.target, pair.target, pair.prompts, Serving(expansion))
+    served = serve(pair.target, pair.target, pair.prompts, Serving(expansion, max_tokens_per_batch=512))
     assert served.token_ids == pair.expected(NUM_TOKENS)
     for prompt, steps in zip(pair.prompts, served.accepted_per_step, strict=True):
         assert steps == full_acceptance(len(expansion), NUM_TOKENS, has_prompt_step=len(prompt) > 1)

@@ -80,7 +80,7 @@ class Scenario(_Strict):
     num_repeats: int = Field(1, ge=1, description="measured passes over the prompts")
 
     @model_validator(mode="after")
-    def _expansion_fits_mode(self) -> Self:
+    def _settings_fit_each_other(self) -> Self:
         if any(width < 1 for width in self.expansion):
             raise ValueError(f"expansion must hold positive widths, received {list(self.expansion)}")
         shape = "incremental" if not self.expansion else "sequence" if set(self.expansion) == {1} else "tree"
@@ -88,6 +88,11 @@ class Scenario(_Strict):
             raise ValueError(
                 f"mode {self.mode!r} does not fit expansion {list(self.expansion)}, which is {shape}; allowed: "
                 "incremental with [], sequence with all ones, tree with at least one width above 1"
+            )
+        if self.max_tokens_per_batch < self.max_requests_per_batch:
+            raise ValueError(
+                f"max_tokens_per_batch {self.max_tokens_per_batch} does not let a full batch decode, "
+                f"allowed: at least max_requests_per_batch = {self.max_requests_per_batch}"
             )
         if any(not stop for stop in self.stop_strings):
             raise ValueError("stop_strings must not hold an empty string")

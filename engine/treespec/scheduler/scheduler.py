@@ -11,26 +11,22 @@ from treespec.request import Request, RequestStatus
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A request's part in the next step: so many more prompt tokens, and a decoding if that completes the prompt."""
+    """A request's part in the next step: so many more prompt tokens, and a decoding if the budget has room for it."""
 
     request: Request
     num_prompt_tokens: int  # uncached prompt tokens to process, the last of the prompt not counted
-
-    @property
-    def decodes(self) -> bool:
-        """Whether this row reaches the last known token and so emits."""
-        return self.request.num_cached + self.num_prompt_tokens == self.request.num_tokens - 1
+    decodes: bool  # whether this row takes the last known token too, and so emits
 
 
 class Scheduler:
     """Requests join and leave between steps; running requests decode first, prompts take what budget is left.
 
     The budget counts certain tokens: one per decoding request and every prompt token. Speculated nodes come on
-    top, bounded by each request's tree.
+    top, bounded by each request's tree. A full batch must be able to decode, so there is room for every request.
     """
 
     def __init__(self, max_requests_per_batch: int, max_tokens_per_batch: int) -> None:
-        assert max_requests_per_batch >= 1 and max_tokens_per_batch >= 1
+        assert 1 <= max_requests_per_batch <= max_tokens_per_batch
         self._max_requests = max_requests_per_batch
         self._max_tokens = max_tokens_per_batch
         self._waiting: deque[Request] = deque()
@@ -63,14 +59,15 @@ class Scheduler:
         """The rows of the next step, decoding requests before prompts; never empty while requests run."""
         decoding = [r for r in self._running if r.num_cached == r.num_tokens - 1]
         prompts = [r for r in self._running if r.num_cached < r.num_tokens - 1]
-        rows = [PlannedRow(request, 0) for request in decoding]
+        rows = [PlannedRow(request, 0, decodes=True) for request in decoding]
         budget = self._max_tokens - len(rows)
         for request in prompts:
-            # A prompt's last token decodes in the same pass, so it is counted beside the chunk.
-            chunk = min(request.num_tokens - 1 - request.num_cached, budget)
-            if chunk < 1:
+            if budget < 1:
                 break
-            rows.append(PlannedRow(request, chunk))
-            budget -= chunk + rows[-1].decodes
+            needed = request.num_tokens - 1 - request.num_cached
+            # A prompt's last token decodes in the same pass where it still fits, otherwise in the next.
+            row = PlannedRow(request, min(needed, budget), decodes=needed < budget)
+            rows.append(row)
+            budget -= row.num_prompt_tokens + row.decodes
         assert rows or not self._running
         return rows
