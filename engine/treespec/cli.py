@@ -1,4 +1,4 @@
-"""The command line: ``treespec run``."""
+"""The command line: ``treespec run | compare | describe``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from treespec import __version__
+from treespec.compare_command import add_compare
 from treespec.errors import TreespecError
 from treespec.log import say
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
     run.add_argument("--die-with-parent", action="store_true", help="end when the process that started this one ends")
     run.set_defaults(command=_run)
+    add_compare(commands)
     describe = commands.add_parser("describe", help="print this machine's devices as JSON")
     describe.add_argument("--output", type=Path, help="write the JSON to this file instead of stdout")
     describe.set_defaults(command=_describe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from treespec.config import Scenario
@@ -22,8 +23,17 @@ def load_prompts(scenario: Scenario, tokenizer: TextTokenizer, max_sequence_leng
                 allowed=f"at most {len(texts)}",
             )
         texts = texts[: scenario.num_prompts]
+    prompts = encode_prompts(texts, tokenizer, str(scenario.prompts))
+    _require_room(prompts, str(scenario.prompts), max_sequence_length)
+    return prompts
+
+
+def encode_prompts(texts: Sequence[str], tokenizer: TextTokenizer, where: str) -> list[list[int]]:
+    """Token ids per text. Raises PromptError for texts without any token."""
     prompts = [tokenizer.encode(text) for text in texts]
-    _require_servable(prompts, scenario.prompts, max_sequence_length)
+    empty = [index for index, ids in enumerate(prompts) if not ids]
+    if empty:
+        raise PromptError("prompts without any token", where=where, received=f"indices {empty}")
     return prompts
 
 
@@ -42,15 +52,12 @@ def read_prompt_file(path: Path) -> list[str]:
     return texts
 
 
-def _require_servable(prompts: list[list[int]], path: Path, max_sequence_length: int) -> None:
-    empty = [index for index, ids in enumerate(prompts) if not ids]
-    if empty:
-        raise PromptError("prompts without any token", where=str(path), received=f"indices {empty}")
+def _require_room(prompts: list[list[int]], where: str, max_sequence_length: int) -> None:
     long = {index: len(ids) for index, ids in enumerate(prompts) if len(ids) >= max_sequence_length}
     if long:
         raise PromptError(
             "prompts are longer than the cache",
-            where=str(path),
+            where=where,
             received=", ".join(f"prompt {index}: {count} tokens" for index, count in long.items()),
             allowed=f"at most {max_sequence_length - 1} tokens, below max_sequence_length",
             fix="shorten them or raise max_sequence_length",
