@@ -7,6 +7,7 @@ rule check_modes:
         wheel=WHEEL,
         device=DEVICE_CHECK,
         models=f"{RESULTS}/models_checked",
+        prompts=PLANNED.basic_test_prompts,
         script="basic_test.py",
     output:
         touch(f"{RESULTS}/basic_test/passed"),
@@ -19,7 +20,8 @@ rule check_modes:
         target=PLANNED.basic_test.target.path,
         draft=PLANNED.basic_test.drafts[0].path,
         folder=lambda wildcards, output: Path(output[0]).parent,
+    # exec and tied: the test is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
-        "exec python {input.script} --target {params.target} --draft {params.draft} --output-dir {params.folder}"
-        " > >(tee -i {log}) 2>&1"
+        "exec python -m rules.tied python {input.script} --target {params.target} --draft {params.draft} --prompts {input.prompts}"
+        " --output-dir {params.folder} > >(tee -i {log}) 2>&1"

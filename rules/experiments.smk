@@ -22,7 +22,7 @@ rule placement:
     threads: workflow.cores
     params:
         raw=f"{RESULTS}/raw",
-    # exec: the engine becomes Snakemake's own child, so that it ends when Snakemake is killed.
+    # exec and tied: the engine is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
-        "exec treespec run --config {input.job} --output-dir {params.raw} --die-with-parent > >(tee -i {log}) 2>&1"
+        "exec python -m rules.tied treespec run --config {input.job} --output-dir {params.raw} > >(tee -i {log}) 2>&1"

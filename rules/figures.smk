@@ -1,12 +1,18 @@
 """Figures from CSV tables, and from nothing else."""
 
-FIGURES = expand("{results}/figures/server_latency.{suffix}", results=RESULTS, suffix=["pdf", "png"])
+FIGURES = expand(
+    "{results}/figures/{figure}.{suffix}",
+    results=RESULTS,
+    figure=["server_latency", "server_speedup", "time_split"],
+    suffix=["pdf", "png"],
+)
 
 
 rule draw_figures:
     """Draw every figure, with what is missing named in it."""
     input:
         csv=rules.parse.output,
+        published=sorted(str(path) for path in Path("paper").glob("*.csv")),
         sources=sources("figures"),
     output:
         FIGURES,

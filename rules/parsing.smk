@@ -1,5 +1,7 @@
 """Raw records to CSV tables, and a look at what is there. Neither ever makes a record."""
 
+TABLES = ["server", *(f"server_{size}" for size in SIZES), "time_split", "token_equality"]
+
 
 rule parse:
     """Write the tables from the records that exist; missing, failed and superseded ones are listed in them."""
@@ -8,15 +10,14 @@ rule parse:
         records=records,
         sources=sources("data_parsing"),
     output:
-        expand("{results}/csv/server_{size}.csv", results=RESULTS, size=SIZES),
-        long=f"{RESULTS}/csv/server.csv",
+        expand("{results}/csv/{table}.csv", results=RESULTS, table=TABLES),
     log:
         f"{LOGS}/parse.log",
     conda:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
-        csv=lambda wildcards, output: Path(output.long).parent,
+        csv=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m data_parsing --plan {input.plan} --raw-dir {params.raw} --output-dir {params.csv} > {log} 2>&1"
 

@@ -22,6 +22,7 @@ from rules.scenarios import (
     Sweep,
     WorkflowConfig,
     plan_sweep,
+    prompts_of,
     roles_of,
     validated,
 )
@@ -40,6 +41,7 @@ class Workflow:
     results: Path
     sweeps: Mapping[str, tuple[PlannedPlacement, ...]]
     basic_test: SizeRoles
+    basic_test_prompts: Path
 
     def marker(self, placement: PlannedPlacement) -> str:
         """The file that says that every record of a placement, as configured now, is there."""
@@ -66,7 +68,8 @@ class Workflow:
 
     def _prompt_files(self) -> set[Path]:
         placements = [placement for sweep in self.sweeps.values() for placement in sweep]
-        return {planned.config.prompts for placement in placements for planned in placement.scenarios}
+        planned = {scenario.config.prompts for placement in placements for scenario in placement.scenarios}
+        return planned | {self.basic_test_prompts}
 
 
 def prefer_own_programs() -> None:
@@ -98,6 +101,7 @@ def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Work
         results=settings.results_dir / path.stem,
         sweeps={name: plan_sweep(name, sweep, platform, str(path)) for name, sweep in sweeps.items()},
         basic_test=roles_of(basic_test.size, platform, str(path)),
+        basic_test_prompts=prompts_of(basic_test.prompts, platform, str(path)),
     )
 
 

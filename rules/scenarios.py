@@ -94,10 +94,11 @@ class Platform(_Strict):
 
 
 class BasicTest(_Strict):
-    """config/experiments/basic_test.yaml: which models the basic test takes."""
+    """config/experiments/basic_test.yaml: which models and prompts the basic test takes."""
 
     description: str
     size: ModelSize
+    prompts: str
 
 
 class Sweep(_Strict):
@@ -191,6 +192,15 @@ def roles_of(size: ModelSize, platform: Platform, where: str) -> SizeRoles:
     return roles
 
 
+def prompts_of(prompt_set: str, platform: Platform, where: str) -> Path:
+    """The file that stands for a prompt set; ConfigError where the platform names none."""
+    if prompt_set not in platform.prompts:
+        raise ConfigError(
+            "no file stands for this prompt set", where=where, received=prompt_set, allowed=sorted(platform.prompts)
+        )
+    return platform.prompts[prompt_set]
+
+
 @dataclass(frozen=True)
 class _SweepPlanner:
     """A sweep as published and as this platform runs it."""
@@ -221,17 +231,9 @@ class _SweepPlanner:
         return PlannedPlacement(self.experiment, job, tuple(planned))
 
     def _scenario(self, size: ModelSize, mode_name: ModeName, batch_size: int) -> dict[str, Any]:
-        prompts = self.platform.prompts.get(self.sweep.prompts)
-        if prompts is None:
-            raise ConfigError(
-                "no file stands for this prompt set",
-                where=self.where,
-                received=self.sweep.prompts,
-                allowed=sorted(self.platform.prompts),
-            )
         return {
             "name": self._scenario_name(size, mode_name, batch_size),
-            "prompts": prompts,
+            "prompts": prompts_of(self.sweep.prompts, self.platform, self.where),
             "max_requests_per_batch": batch_size,
             **self.sweep.modes[mode_name].model_dump(),
             **self.sweep.model_dump(include=_MEASUREMENT),

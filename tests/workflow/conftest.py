@@ -10,6 +10,8 @@ import yaml
 
 from tests.workflow.project import LINKED, LINKED_PROGRAMS, REPOSITORY, Project, tiny_platform
 
+PROMPTS = [f"def {name}(values):\n    " for name in ("add", "sort", "count", "join", "first", "last", "merge", "split")]
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -28,7 +30,7 @@ def project(tmp_path: Path) -> Project:
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(role.encode())
     (tmp_path / "prompts").mkdir()
-    (tmp_path / "prompts/few.json").write_text(json.dumps(["def add(a, b):", "import os\n", "class Node:"]))
+    (tmp_path / "prompts/few.json").write_text(json.dumps(PROMPTS))
     made = Project(tmp_path)
     made.edit("config.yaml", lambda config: config.update(platform="tiny"))
     return made

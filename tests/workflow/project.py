@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-LINKED = ("Snakefile", "rules", "profiles", "envs", "engine", "data_parsing", "figures")
+LINKED = ("Snakefile", "rules", "profiles", "envs", "engine", "data_parsing", "figures", "paper")
 LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
 
 

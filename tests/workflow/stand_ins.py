@@ -35,16 +35,17 @@ import pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 folder = pathlib.Path(options["--output-dir"])
 names = sorted(path.name for path in pathlib.Path(options["--raw-dir"]).glob("*.meta.json"))
-for name in ("server.csv", "server_small.csv"):
-    (folder / name).write_text("\\n".join(names))
+for name in ("server", "server_small", "time_split", "token_equality"):
+    (folder / f"{name}.csv").write_text("\\n".join(names))
 """
 
 FIGURES = """
 import pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-for suffix in ("pdf", "png"):
-    text = (pathlib.Path(options["--csv-dir"]) / "server.csv").read_text()
-    (pathlib.Path(options["--output-dir"]) / f"server_latency.{suffix}").write_text(text)
+for name in ("server_latency", "server_speedup", "time_split"):
+    for suffix in ("pdf", "png"):
+        text = (pathlib.Path(options["--csv-dir"]) / "server.csv").read_text()
+        (pathlib.Path(options["--output-dir"]) / f"{name}.{suffix}").write_text(text)
 """
 
 
