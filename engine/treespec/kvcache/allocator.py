@@ -68,6 +68,7 @@ class SlotAllocator:
         state = self._regions[region]
         assert parent is None or parent in state.leases, "the parent run's lease is gone"
         start = 0 if parent is None else parent.start + parent.num_slots
+        assert all(other.start + other.num_slots <= start for other in state.leases), "another run holds these slots"
         assert state.context_length + start + num_slots <= self.region_capacity, "a region overflows"
         lease = Lease(region, start, num_slots, parent)
         state.leases.append(lease)
