@@ -139,11 +139,12 @@ def reference_token_ids(target: Path, prompts: Path) -> list[list[int]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32, local_files_only=True)
+    model.generation_config.eos_token_id = None  # EOS is ignored here too
     tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
     rows = []
     for text in json.loads(prompts.read_text(encoding="utf-8"))[:NUM_PROMPTS]:
         ids = tokenizer(text, return_tensors="pt").input_ids
-        new = {"min_new_tokens": NUM_NEW_TOKENS, "max_new_tokens": NUM_NEW_TOKENS, "do_sample": False}
+        new = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False}
         out = model.generate(ids, attention_mask=torch.ones_like(ids), **new)
         rows.append(out[0, ids.shape[1] :].tolist())
     return rows

@@ -109,11 +109,11 @@ def repeated_ngram_mask(rows: torch.Tensor, first: int, ngram: int) -> torch.Ten
 @torch.no_grad()
 def greedy_continuations(network: nn.Module, prefixes: torch.Tensor, num_tokens: int) -> torch.Tensor:
     """``[B, prefix + num_tokens]``: prefixes and their greedy continuations (EOS does not stop them)."""
+    network.generation_config.eos_token_id = None  # type: ignore[union-attr]
     return network.generate(  # type: ignore[operator, no-any-return]
         prefixes,
         attention_mask=torch.ones_like(prefixes),
         do_sample=False,
-        min_new_tokens=num_tokens,
         max_new_tokens=num_tokens,
     )
 

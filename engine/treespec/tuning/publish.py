@@ -71,6 +71,7 @@ def _write_model(network: nn.Module, tokenizer_file: Path, folder: Path) -> None
     half = type(network)(network.config)
     half.load_state_dict(network.state_dict())
     half.half().save_pretrained(folder)  # type: ignore[operator]
+    (folder / "model.safetensors").chmod(0o644)  # written for the owner alone otherwise
     shutil.copyfile(tokenizer_file, folder / "tokenizer.json")
     special = {
         "tokenizer_class": "PreTrainedTokenizerFast",

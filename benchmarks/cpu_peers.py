@@ -1,0 +1,229 @@
+"""Time per token of treespec's modes and of transformers' generate, interleaved prompt by prompt in one run.
+
+    python -m benchmarks.cpu_peers --output build/cpu_peers.json
+
+Same weights, prompts, lengths, threads and stopping rule; token ids are compared. Batch 1: every method serves one
+prompt, then the next method, in rotating order; ratios are paired by prompt. Batch 4: one pass over all prompts per
+repeat; transformers serves padded batches of 4 in file order (it assists only batches of 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads fight on a shared machine
+
+import numpy as np
+import torch
+
+from benchmarks.peers import TRANSFORMERS_METHODS, TransformersPeer
+from treespec.config import Inflation, ModelRef, Placement, Scenario
+from treespec.metrics.environment import describe_environment
+from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.passes import serve_pass
+from treespec.serving.prompts import load_prompts
+
+EXPANSIONS: dict[str, tuple[int, ...]] = {
+    "incremental": (),
+    "sequence 4": (1,) * 4,
+    "sequence 8": (1,) * 8,
+    "tree <1,1,3,1,1,1,1,1>": (1, 1, 3, 1, 1, 1, 1, 1),
+    "tree <3,1,1,1>": (3, 1, 1, 1),
+    "tree <2,2,1>": (2, 2, 1),
+}
+BOOTSTRAP_DRAWS = 2000
+Generate = Callable[[Sequence[Sequence[int]]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is timed."""
+
+    target: Path
+    draft: Path
+    prompts: Path
+    num_prompts: int
+    num_tokens: int
+    num_repeats: int
+    num_threads: int
+    inflation: Inflation | None
+
+
+def main() -> int:
+    """Measure, print the table, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", type=Path, default=Path("models/embedded/llama/target"))
+    parser.add_argument("--draft", type=Path, default=Path("models/embedded/llama/draft"))
+    parser.add_argument("--prompts", type=Path, default=Path("prompts/mixed.json"))
+    parser.add_argument("--num-prompts", type=int, default=16)
+    parser.add_argument("--num-tokens", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument(
+        "--width-factor", type=int, choices=[1, 4, 16], default=4, help="inflation; 1 with --layers 4: none"
+    )
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, choices=[1, 4], action="append", help="default: both")
+    parser.add_argument("--output", type=Path, help="write everything measured to this JSON file")
+    args = parser.parse_args()
+    inflation = Inflation(width_factor=args.width_factor, num_layers=args.layers)
+    settings = Settings(
+        args.target, args.draft, args.prompts, args.num_prompts, args.num_tokens, args.repeats, args.threads, inflation
+    )
+    report = measure(settings, args.batch_size or [1, 4])
+    print(table(report))
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(row["equal"] for rows in report["batches"].values() for row in rows) else 1
+
+
+def measure(settings: Settings, batch_sizes: Sequence[int]) -> dict:
+    """Load both implementations and time every method at every batch size."""
+    scenario = _scenario(settings, (1,) * 8, max(batch_sizes))
+    placement = Placement(
+        name="cpu_peers",
+        target=ModelRef(path=settings.target, inflation=settings.inflation),
+        drafts=(ModelRef(path=settings.draft),),
+        num_threads=settings.num_threads,
+        max_sequence_length=256,
+    )
+    loaded = load_placement(placement, [scenario])
+    prompts = load_prompts(scenario, loaded.target.tokenizer, placement.max_sequence_length)
+    peer = TransformersPeer(settings.target, settings.draft, settings.inflation)
+    batches = {
+        str(size): _measure_batch(size, _methods(settings, loaded, peer, size), prompts, settings)
+        for size in batch_sizes
+    }
+    import transformers
+
+    environment = describe_environment(torch.__version__, "cpu", torch.get_num_threads())
+    return {
+        "target": loaded.target.description,
+        "draft": loaded.draft.description if loaded.draft else "",
+        "num_prompts": len(prompts),
+        "num_tokens": settings.num_tokens,
+        "num_repeats": settings.num_repeats,
+        "environment": environment | {"transformers": transformers.__version__},
+        "batches": batches,
+    }
+
+
+def _scenario(settings: Settings, expansion: tuple[int, ...], batch_size: int) -> Scenario:
+    mode = "incremental" if not expansion else "sequence" if set(expansion) == {1} else "tree"
+    return Scenario(
+        name="cpu_peers",
+        mode=mode,
+        expansion=expansion,
+        prompts=settings.prompts,
+        num_prompts=settings.num_prompts,
+        max_requests_per_batch=batch_size,
+        max_new_tokens=settings.num_tokens,
+        ignore_eos=True,
+    )
+
+
+def _methods(
+    settings: Settings, loaded: LoadedPlacement, peer: TransformersPeer, batch_size: int
+) -> dict[str, Generate]:
+    """Name -> a function that serves prompts; transformers' incremental first, it is what the ratios refer to."""
+
+    def theirs(method: str) -> Generate:
+        def generate(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+            starts = range(0, len(prompts), batch_size)
+            return [
+                row
+                for start in starts
+                for row in peer.generate(method, prompts[start : start + batch_size], settings.num_tokens)
+            ]
+
+        return generate
+
+    def ours(expansion: tuple[int, ...]) -> Generate:
+        scenario = _scenario(settings, expansion, batch_size)
+        return lambda prompts: [r.output_token_ids for r in serve_pass(loaded, scenario, prompts).requests]
+
+    names = TRANSFORMERS_METHODS if batch_size == 1 else ("incremental",)
+    methods = {f"transformers {name}": theirs(name) for name in names}
+    return methods | {f"treespec {name}": ours(expansion) for name, expansion in EXPANSIONS.items()}
+
+
+def _measure_batch(
+    batch_size: int, methods: dict[str, Generate], prompts: list[list[int]], settings: Settings
+) -> list[dict]:
+    """One row per method. A unit of work is one prompt (batch 1) or the whole list (larger batches)."""
+    units = [[prompt] for prompt in prompts] if batch_size == 1 else [prompts]
+    names = list(methods)
+    for name in names:  # warm-up
+        methods[name](units[0][:batch_size])
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    tokens: dict[str, list[list[int]]] = {name: [] for name in names}
+    for repeat in range(settings.num_repeats):
+        for index, unit in enumerate(units):
+            shift = (repeat + index) % len(names)
+            for name in [*names[shift:], *names[:shift]]:
+                started = time.monotonic()
+                rows = methods[name](unit)
+                seconds[name].append(time.monotonic() - started)
+                tokens[name] += rows if repeat == 0 else []
+            print(
+                f"batch {batch_size}: {repeat * len(units) + index + 1} of {len(units) * settings.num_repeats}",
+                file=sys.stderr,
+            )
+    per_token = settings.num_tokens * len(units[0])
+    baseline = names[0]
+    return [_row(name, seconds[name], seconds[baseline], tokens[name] == tokens[baseline], per_token) for name in names]
+
+
+def _row(name: str, seconds: list[float], baseline: list[float], equal: bool, num_tokens: int) -> dict:
+    ms = np.array(seconds) * 1000 / num_tokens
+    ratios = np.array(seconds) / np.array(baseline)
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, size=(BOOTSTRAP_DRAWS, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return {
+        "method": name,
+        "ms_per_token": float(np.median(ms)),
+        "ms_per_token_min": float(ms.min()),
+        "ratio": float(np.median(ratios)),
+        "ratio_low": float(low),
+        "ratio_high": float(high),
+        "num_units": len(seconds),
+        "equal": bool(equal),
+        "ms": ms.tolist(),
+    }
+
+
+def table(report: dict) -> str:
+    """Markdown: one table per batch size; the ratio is time over transformers' incremental time."""
+    environment = report["environment"]
+    versions = f"torch {environment['torch']}, transformers {environment['transformers']}"
+    work = f"{report['num_prompts']} prompts x {report['num_tokens']} tokens x {report['num_repeats']} repeats"
+    lines = [
+        f"{report['target']}; draft {report['draft']}; float32",
+        f"{environment['cpu']}, {environment['num_threads']} threads, {versions}; {work}",
+    ]
+    for size, rows in report["batches"].items():
+        lines += [
+            "",
+            f"batch {size}",
+            "",
+            "| method | ms/token (min) | x transformers incremental [95 %] | equal |",
+            "|---|---|---|---|",
+        ]
+        for row in rows:
+            interval = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+            time_ms = f"{row['ms_per_token']:.2f} ({row['ms_per_token_min']:.2f})"
+            lines.append(f"| {row['method']} | {time_ms} | {interval} | {'yes' if row['equal'] else 'NO'} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
