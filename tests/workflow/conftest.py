@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.workflow.project import LINKED, LINKED_PROGRAMS, REPOSITORY, Project, tiny_platform
+from tests.workflow.project import (
+    LINKED,
+    LINKED_PROGRAMS,
+    MODELS,
+    NUM_PROMPTS,
+    NUM_REPEATS,
+    REPOSITORY,
+    Project,
+    tiny_platform,
+)
 
 PROMPTS = [f"def {name}(values):\n    " for name in ("add", "sort", "count", "join", "first", "last", "merge", "split")]
 
@@ -34,3 +43,17 @@ def project(tmp_path: Path) -> Project:
     made = Project(tmp_path)
     made.edit("config.yaml", lambda config: config.update(platform="tiny"))
     return made
+
+
+@pytest.fixture
+def real(project: Project) -> Project:
+    """The shipped models as they are, few tokens, two batch sizes: some seconds for each group of records."""
+    sizes = {"small": {"target": {"path": str(MODELS / "target")}, "drafts": [{"path": str(MODELS / "draft")}]}}
+    changes = {"batch_sizes": [1, 2], "num_prompts": NUM_PROMPTS, "num_repeats": NUM_REPEATS, "max_new_tokens": 32}
+
+    def shrink(platform: dict) -> None:
+        platform["sizes"] = sizes
+        platform["overrides"]["server_gpu"].update(changes)
+
+    project.edit("platforms/tiny.yaml", shrink)
+    return project

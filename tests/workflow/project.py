@@ -14,6 +14,9 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
+MODELS = REPOSITORY / "models/embedded/llama"
+NUM_PROMPTS, NUM_REPEATS = 4, 2
+"""Of the ``real`` fixture."""
 LINKED = ("Snakefile", "rules", "profiles", "envs", "engine", "data_parsing", "figures", "paper")
 LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
 
@@ -35,12 +38,22 @@ class Project:
         return subprocess.run(
             [self.python, "-m", "snakemake", *arguments],
             cwd=self.folder,
-            env=os.environ | environment,
+            env=os.environ | self.environment | environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=timeout,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes every Python program of a call refuse, and note, attempts to reach the network."""
+        return {"PYTHONPATH": str(REPOSITORY / "tests/no_network"), "TREESPEC_NETWORK_LOG": str(self.network_log)}
+
+    @property
+    def network_log(self) -> Path:
+        """Attempts to reach the network; not there if there was none."""
+        return self.folder / "network.log"
 
     def edit(self, name: str, change: Callable[[dict[str, Any]], None]) -> None:
         """Change a file of config/ in place."""

@@ -13,28 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.project import REPOSITORY, Project
+from tests.workflow.project import NUM_PROMPTS, NUM_REPEATS, Project
 
 pytestmark = [pytest.mark.kill, pytest.mark.slow]
 
 EXPERIMENT = "server_gpu_experiments"
-MODELS = REPOSITORY / "models/embedded/llama"
-NUM_PROMPTS, NUM_REPEATS = 4, 2
 TAG = "TREESPEC_TEST_RUN"
-
-
-@pytest.fixture
-def real(project: Project) -> Project:
-    """The shipped models as they are, few tokens, two batch sizes: some seconds for each group of records."""
-    sizes = {"small": {"target": {"path": str(MODELS / "target")}, "drafts": [{"path": str(MODELS / "draft")}]}}
-    changes = {"batch_sizes": [1, 2], "num_prompts": NUM_PROMPTS, "num_repeats": NUM_REPEATS, "max_new_tokens": 32}
-
-    def shrink(platform: dict) -> None:
-        platform["sizes"] = sizes
-        platform["overrides"]["server_gpu"].update(changes)
-
-    project.edit("platforms/tiny.yaml", shrink)
-    return project
 
 
 class Run:
@@ -48,7 +32,7 @@ class Run:
             self.workflow = subprocess.Popen(
                 [project.python, "-m", "snakemake", EXPERIMENT],
                 cwd=project.folder,
-                env=os.environ | {name: value},
+                env=os.environ | project.environment | {name: value},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
