@@ -1,5 +1,7 @@
 """Errors that are the user's to mend; everything else is ours and asserts."""
 
+import re
+
 
 class TreespecError(Exception):
     """A user's mistake, told as: what is wrong, where, received, allowed, what to do."""
@@ -22,7 +24,8 @@ class TreespecError(Exception):
             parts.append(f"allowed: {allowed}")
         if fix is not None:
             parts.append(f"fix: {fix}")
-        super().__init__("; ".join(parts))
+        # One line, whatever was quoted: a library's message may hold several.
+        super().__init__(re.sub(r"\s*\n\s*", " ", "; ".join(parts).strip()))
 
 
 class ConfigError(TreespecError):

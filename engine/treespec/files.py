@@ -6,15 +6,20 @@ import os
 import socket
 from pathlib import Path
 
+from treespec.errors import OutputError
+
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write under a temporary name that carries host and pid, then rename."""
+    """Write under a temporary name that carries host and pid, then rename. Raises OutputError."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError("file cannot be written", where=str(path), received=error.strerror or str(error)) from error

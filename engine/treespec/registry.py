@@ -27,8 +27,9 @@ class Registry(Generic[T]):
 
         return add
 
-    def get(self, name: str) -> T:
-        """The item; an unknown name is an error that lists the known ones."""
+    def get(self, name: str, where: str | None = None) -> T:
+        """The item; an unknown name is an error that lists the known ones and says ``where`` it was read."""
         if name not in self._items:
-            raise TreespecError(f"unknown {self.kind}", received=repr(name), allowed=", ".join(sorted(self._items)))
+            known = ", ".join(sorted(self._items))
+            raise TreespecError(f"unknown {self.kind}", where=where, received=repr(name), allowed=known)
         return self._items[name]

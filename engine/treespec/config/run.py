@@ -143,7 +143,7 @@ def load_run_config(path: Path) -> RunConfig:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError("job file cannot be read", where=str(path), received=error.strerror) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("job file is not valid YAML", where=str(path), received=str(error)) from error
     return validate_run_config(data, where=str(path))
 

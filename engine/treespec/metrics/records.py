@@ -53,12 +53,19 @@ class RecordFolder:
         return rows.exists() and _num_valid_rows(rows) == meta.get("num_rows")
 
     def supersede(self, scenario: str, fingerprint: str) -> None:
-        """Move a record of another fingerprint aside; nothing is deleted."""
+        """Move what stands in the way of a new record aside: one of another fingerprint, or a damaged one.
+
+        Nothing is deleted. A damaged record goes too: its meta file would commit the rows of an unfinished new one.
+        """
         meta = self._meta(scenario)
-        if meta is None or meta.get("fingerprint") == fingerprint:
+        if meta is None or (meta.get("fingerprint") == fingerprint and meta.get("status") != "ok"):
             return
+        assert not self.is_complete(scenario, fingerprint), "a current record is never moved"
         aside = self.folder / "superseded"
-        aside.mkdir(exist_ok=True)
+        try:
+            aside.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _not_writable(aside, error) from error
         stem = f"{scenario}.{str(meta.get('fingerprint'))[:8]}"
         # The meta file goes last: as long as it is here, the record is known to be here.
         for suffix in SUFFIXES:
@@ -70,16 +77,13 @@ class RecordFolder:
         """Commit a successful record."""
         rows = [_row(index, item) for index, item in enumerate(served)]
         base = self.folder / scenario
-        try:
-            write_atomically(base.with_name(f"{scenario}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
-            write_atomically(base.with_name(f"{scenario}.txt"), "".join(map(_txt, served)))
-            write_atomically(
-                base.with_name(f"{scenario}.out"),
-                "".join(out_line(FIRST_GUID + i, item.profile) for i, item in enumerate(served)),
-            )
-            self._write_meta(scenario, meta | {"status": "ok", "num_rows": len(rows)})
-        except OSError as error:
-            raise _not_writable(self.folder, error) from error
+        write_atomically(base.with_name(f"{scenario}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(base.with_name(f"{scenario}.txt"), "".join(map(_txt, served)))
+        write_atomically(
+            base.with_name(f"{scenario}.out"),
+            "".join(out_line(FIRST_GUID + i, item.profile) for i, item in enumerate(served)),
+        )
+        self._write_meta(scenario, meta | {"status": "ok", "num_rows": len(rows)})
 
     def write_failure(self, scenario: str, error: str, meta: dict[str, Any]) -> None:
         """Leave word of a scenario that failed; rows of an earlier attempt are removed."""
@@ -147,7 +151,7 @@ def _txt(item: ServedRequest) -> str:
 def _num_valid_rows(path: Path) -> int:
     """Lines that are JSON objects; -1 as soon as one is not."""
     count = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             json.loads(line)
         except ValueError:

@@ -70,8 +70,8 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     index = folder / "model.safetensors.index.json"
     if index.exists():
         try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        except (json.JSONDecodeError, KeyError) as error:
+            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError("weight index is damaged", where=str(index), received=str(error)) from error
         missing = sorted({file for file in weight_map.values() if not (folder / file).exists()})
         if missing:

@@ -30,7 +30,7 @@ class LoadedModel:
 def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
     """Read, inflate where asked, and build. Raises CheckpointError or ConfigError before anything is computed."""
     config = read_config(ref.path)
-    family = FAMILIES.get(architecture_of(config, ref.path))
+    family = FAMILIES.get(architecture_of(config, ref.path), where=str(ref.path / "config.json"))
     spec = family.spec(config, ref.path)
     tokenizer = TextTokenizer.load(ref.path)
     checkpoint = Checkpoint(ref.path)

@@ -31,7 +31,10 @@ class ModelSpec:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises CheckpointError."""
-    path = folder / "config.json"
+    return _read_object(folder / "config.json")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -41,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             received=error.strerror,
             allowed="a folder in the Hugging Face layout",
         ) from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise CheckpointError("model configuration is not valid JSON", where=str(path), received=str(error)) from error
     if not isinstance(config, dict):
         raise CheckpointError(
@@ -97,7 +100,7 @@ class ConfigReader:
         eos = self._config.get("eos_token_id")
         path = self._folder / "generation_config.json"
         if path.exists():
-            eos = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", eos)
+            eos = _read_object(path).get("eos_token_id", eos)
         if eos is None:
             return ()
         return tuple(eos) if isinstance(eos, list) else (int(eos),)

@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
+from treespec.errors import OutputError
 from treespec.log import say
 
 PR_SET_PDEATHSIG = 1
@@ -30,7 +32,7 @@ def exclusive_run(output_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with open(path, "a+", encoding="utf-8") as file:
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -43,6 +45,13 @@ def _locked(path: Path) -> Iterator[None]:
         file.write(f"treespec run, pid {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError("lock file cannot be opened", where=str(path), received=error.strerror) from error
 
 
 def die_with_parent() -> None:

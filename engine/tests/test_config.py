@@ -1,0 +1,156 @@
+"""Configurations that cannot be run as written are refused with the field, the value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treespec.config import load_run_config, validate_run_config
+from treespec.errors import ConfigError
+
+
+def plain_config() -> dict[str, Any]:
+    """A job that is valid as it stands."""
+    return {
+        "placement": {"name": "small", "target": {"path": "target"}, "drafts": [{"path": "draft"}]},
+        "scenarios": [
+            {"name": "a", "mode": "incremental", "prompts": "p.json", "max_requests_per_batch": 2},
+            {"name": "b", "mode": "tree", "expansion": [2, 1], "prompts": "p.json", "max_requests_per_batch": 2},
+        ],
+    }
+
+
+def changed(where: str, value: object) -> dict[str, Any]:
+    """The plain job with one field set; ``where`` is a path such as ``scenarios.0.mode``."""
+    config = plain_config()
+    *parents, last = where.split(".")
+    place: Any = config
+    for key in parents:
+        place = place[int(key)] if key.isdigit() else place[key]
+    place[last] = value
+    return config
+
+
+def refusal(data: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        validate_run_config(data, where="job.yaml")
+    message = str(caught.value)
+    assert message.startswith("configuration refused: ")
+    assert message.endswith("; where: job.yaml")
+    assert "\n" not in message
+    return message
+
+
+def test_plain_job_is_accepted() -> None:
+    config = validate_run_config(plain_config(), where="job.yaml")
+    assert [scenario.num_tree_nodes for scenario in config.scenarios] == [1, 5]
+    assert config.placement.target.name == "target"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "surprise",
+        "placement.surprise",
+        "placement.target.surprise",
+        "scenarios.0.surprise",
+        "scenarios.1.max_request_per_batch",
+    ],
+)
+def test_unknown_keys_are_refused_by_name(where: str) -> None:
+    message = refusal(changed(where, 1))
+    assert where in message
+    assert "Extra inputs are not permitted" in message
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "told"),
+    [
+        ("scenarios.0.mode", "speculative", "'incremental', 'sequence' or 'tree'"),
+        ("scenarios.0.mode", "tree", "mode 'tree' does not fit expansion [], which is incremental"),
+        ("scenarios.1.mode", "sequence", "mode 'sequence' does not fit expansion [2, 1], which is tree"),
+        ("scenarios.1.expansion", [1, 1], "mode 'tree' does not fit expansion [1, 1], which is sequence"),
+        ("scenarios.1.expansion", [2, 0], "expansion must hold positive widths, received [2, 0]"),
+        ("scenarios.1.expansion", [4, 4, 4], "makes 85 nodes, allowed: max_tree_nodes = 64"),
+        ("scenarios.1.name", "a", "scenario names must be unique, received twice: ['a']"),
+        ("scenarios.1.name", "a/b", "scenarios.1.name"),
+        ("scenarios.1.name", "", "scenarios.1.name"),
+        ("scenarios.0.max_requests_per_batch", 0, "greater than or equal to 1 (received 0)"),
+        ("scenarios.0.max_requests_per_batch", "two", "(received 'two')"),
+        ("scenarios.0.max_tokens_per_batch", 1, "allowed: at least max_requests_per_batch = 2"),
+        ("scenarios.0.max_new_tokens", 0, "greater than or equal to 1 (received 0)"),
+        ("scenarios.0.max_new_tokens", 256, "allowed: below max_sequence_length = 256"),
+        ("scenarios.0.num_repeats", 0, "greater than or equal to 1 (received 0)"),
+        ("scenarios.0.num_prompts", 0, "greater than or equal to 1 (received 0)"),
+        ("scenarios.0.stop_strings", [""], "stop_strings must not hold an empty string"),
+        ("scenarios", [], "scenarios"),
+        ("placement.drafts", [], "scenario 'b' speculates but placement 'small' names no draft model"),
+        ("placement.max_tree_nodes", 4, "makes 5 nodes, allowed: max_tree_nodes = 4"),
+        ("placement.max_tree_nodes", 5000, "less than or equal to 1024 (received 5000)"),
+        ("placement.dtype", "float64", "'float32', 'bfloat16' or 'float16'"),
+        ("placement.device", "tpu", "'cpu' or 'cuda'"),
+        ("placement.cache_fraction", 1.0, "less than 1"),
+        ("placement.cache_fraction", 0, "greater than 0"),
+        ("placement.num_threads", 0, "greater than or equal to 1"),
+        ("placement.tensor_parallel_degree", 2, "placement.tensor_parallel_degree"),
+        ("placement.target", {"path": "t", "inflation": {"width_factor": 2}}, "1, 4 or 16 (received 2)"),
+        ("placement.target", {}, "placement.target.path: Field required"),
+        ("placement", None, "placement"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused(where: str, value: object, told: str) -> None:
+    assert told in refusal(changed(where, value))
+
+
+@pytest.mark.parametrize("data", [None, [], "job", 3], ids=repr)
+def test_what_is_no_mapping_is_refused(data: object) -> None:
+    assert "(top level)" in refusal(data)
+
+
+def test_every_refused_field_is_told_at_once() -> None:
+    config = changed("scenarios.0.max_requests_per_batch", 0)
+    config["placement"]["surprise"] = 1
+    message = refusal(config)
+    assert "placement.surprise" in message
+    assert "scenarios.0.max_requests_per_batch" in message
+
+
+def test_job_may_be_yaml_or_json(tmp_path: Path) -> None:
+    as_json, as_yaml = tmp_path / "job.json", tmp_path / "job.yaml"
+    as_json.write_text(json.dumps(plain_config()))
+    as_yaml.write_text(
+        "placement: {name: small, target: {path: target}, drafts: [{path: draft}]}\n"
+        "scenarios:\n"
+        "  - {name: a, mode: incremental, prompts: p.json, max_requests_per_batch: 2}\n"
+        "  - {name: b, mode: tree, expansion: [2, 1], prompts: p.json, max_requests_per_batch: 2}\n"
+    )
+    assert load_run_config(as_json) == load_run_config(as_yaml)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"placement: [1\nscenarios: {", "job file is not valid YAML"),
+        (b"\xff\xfe\xfa", "job file is not valid YAML"),
+        (b"", "configuration refused: (top level)"),
+        (None, "job file cannot be read"),
+    ],
+    ids=["broken", "not text", "empty", "missing"],
+)
+def test_job_files_that_cannot_be_read_are_one_line(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^[^\n]*$") as caught:
+        load_run_config(path)
+    assert told in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_configurations_cannot_be_changed() -> None:
+    config = validate_run_config(plain_config(), where="job.yaml")
+    with pytest.raises(ValueError, match="frozen"):
+        config.placement.name = "other"  # type: ignore[misc]
