@@ -1,0 +1,191 @@
+"""Fingerprints change with everything that makes another experiment, and with nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.tests.checkpoints import TinyLlama, write_checkpoint
+from treespec.config import Inflation, ModelRef, Placement, RunConfig, Scenario, fingerprint, fingerprints
+from treespec.errors import CheckpointError, InputFileError
+
+TINY = TinyLlama(hidden_size=16, ffn_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8)
+
+PLACEMENT_CHANGES: dict[str, Any] = {
+    "dtype": "bfloat16",
+    "device": "cuda",
+    "num_threads": 3,
+    "cache_fraction": 0.5,
+    "max_sequence_length": 200,
+    "max_tree_nodes": 65,
+}
+PLACEMENT_FIXED = {"tensor_parallel_degree", "pipeline_parallel_degree"}  # one value is allowed so far
+PLACEMENT_NOT_IDENTITY = {"name"}
+SCENARIO_CHANGES: dict[str, Any] = {
+    "name": "other",
+    "mode": "sequence",
+    "expansion": (1, 1, 1),
+    "num_prompts": 1,
+    "max_requests_per_batch": 2,
+    "max_tokens_per_batch": 100,
+    "max_new_tokens": 7,
+    "ignore_eos": True,
+    "stop_strings": ("x",),
+    "num_repeats": 2,
+}
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> RunConfig:
+    """An incremental and a tree scenario over two small folders."""
+    (tmp_path / "prompts.json").write_text('["one", "two"]')
+    target = write_checkpoint(tmp_path / "models" / "target", TINY)
+    draft = write_checkpoint(tmp_path / "models" / "draft", TINY.with_(seed=1))
+    shared = {"prompts": tmp_path / "prompts.json", "max_requests_per_batch": 1}
+    return RunConfig(
+        placement=Placement(name="small", target=ModelRef(path=target), drafts=(ModelRef(path=draft),)),
+        scenarios=(
+            Scenario(name="plain", mode="incremental", **shared),
+            Scenario(name="tree", mode="tree", expansion=(2, 1), **shared),
+        ),
+    )
+
+
+def with_placement(job: RunConfig, **changes: Any) -> RunConfig:
+    return job.model_copy(update={"placement": job.placement.model_copy(update=changes)})
+
+
+def with_scenario(job: RunConfig, index: int, **changes: Any) -> RunConfig:
+    scenarios = list(job.scenarios)
+    scenarios[index] = scenarios[index].model_copy(update=changes)
+    return job.model_copy(update={"scenarios": tuple(scenarios)})
+
+
+def prints(job: RunConfig) -> list[str]:
+    found = fingerprints(job)
+    assert all(len(value) == 64 for value in found.values())
+    return [found[scenario.name] for scenario in job.scenarios]
+
+
+def test_same_job_has_the_same_fingerprints(job: RunConfig) -> None:
+    assert prints(job) == prints(job)
+    assert len(set(prints(job))) == 2
+
+
+@pytest.mark.parametrize("field", Placement.model_fields)
+def test_every_field_of_a_placement_is_identity_or_named_as_none(job: RunConfig, field: str) -> None:
+    if field in PLACEMENT_NOT_IDENTITY:
+        assert prints(with_placement(job, **{field: "other"})) == prints(job)
+    elif field in PLACEMENT_FIXED:
+        assert len(typing.get_args(Placement.model_fields[field].annotation)) == 1
+    elif field not in ("target", "drafts"):  # below
+        assert not set(prints(with_placement(job, **{field: PLACEMENT_CHANGES[field]}))) & set(prints(job))
+
+
+@pytest.mark.parametrize("field", Scenario.model_fields)
+def test_every_field_of_a_scenario_is_identity(job: RunConfig, field: str) -> None:
+    if field != "prompts":  # below: by content
+        plain, tree = prints(with_scenario(job, 0, **{field: SCENARIO_CHANGES[field]}))
+        assert plain != prints(job)[0]
+        assert tree == prints(job)[1]
+
+
+@pytest.mark.parametrize("change", [{"label": "other"}, {"inflation": Inflation(num_layers=2)}], ids=str)
+def test_label_and_inflation_of_a_model_are_identity(job: RunConfig, change: dict[str, Any]) -> None:
+    target = job.placement.target.model_copy(update=change)
+    assert not set(prints(with_placement(job, target=target))) & set(prints(job))
+
+
+@pytest.mark.parametrize("field", Inflation.model_fields)
+def test_every_field_of_an_inflation_is_identity(job: RunConfig, field: str) -> None:
+    changes: dict[str, Any] = {"width_factor": 4, "num_layers": 3}
+    seen = []
+    for inflation in (Inflation(num_layers=2), Inflation(num_layers=2).model_copy(update={field: changes[field]})):
+        target = job.placement.target.model_copy(update={"inflation": inflation})
+        seen += prints(with_placement(job, target=target))
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_every_file_of_the_target_is_identity(job: RunConfig, name: str) -> None:
+    before = prints(job)
+    append_space(job.placement.target.path / name)
+    assert not set(prints(job)) & set(before)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_draft_is_identity_of_scenarios_that_speculate_and_of_no_other(job: RunConfig, name: str) -> None:
+    plain, tree = prints(job)
+    append_space(job.placement.drafts[0].path / name)
+    assert prints(job)[0] == plain
+    assert prints(job)[1] != tree
+
+
+def test_new_generation_settings_are_identity(job: RunConfig) -> None:
+    before = prints(job)
+    (job.placement.target.path / "generation_config.json").write_text('{"eos_token_id": 5}')
+    assert not set(prints(job)) & set(before)
+
+
+def test_prompts_are_identity_by_content(job: RunConfig, tmp_path: Path) -> None:
+    before = prints(job)
+    copy = shutil.copy(tmp_path / "prompts.json", tmp_path / "copy.json")
+    assert prints(with_scenario(job, 0, prompts=Path(copy))) == before
+    (tmp_path / "prompts.json").write_text('["one", "three"]')
+    assert not set(prints(job)) & set(before)
+
+
+def test_record_epoch_is_identity(job: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prints(job)
+    monkeypatch.setattr(fingerprint, "RECORD_EPOCH", fingerprint.RECORD_EPOCH + 1)
+    assert not set(prints(job)) & set(before)
+
+
+def test_paths_are_no_identity(job: RunConfig, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "models", tmp_path / "elsewhere" / "deeper")
+    moved = with_placement(
+        job,
+        target=ModelRef(path=tmp_path / "elsewhere" / "deeper" / "target"),
+        drafts=(ModelRef(path=tmp_path / "elsewhere" / "deeper" / "draft"),),
+    )
+    assert prints(moved) == prints(job)
+
+
+def test_other_scenarios_of_a_job_are_no_identity(job: RunConfig) -> None:
+    alone = job.model_copy(update={"scenarios": job.scenarios[1:]})
+    assert prints(alone) == prints(job)[1:]
+
+
+def test_readme_and_model_card_are_no_identity(job: RunConfig) -> None:
+    before = prints(job)
+    (job.placement.target.path / "README.md").write_text("words")
+    assert prints(job) == before
+
+
+def test_missing_files_are_named(job: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match=r"gone\.json"):
+        fingerprints(with_scenario(job, 0, prompts=tmp_path / "gone.json"))
+    with pytest.raises(CheckpointError, match=r"no such folder"):
+        fingerprints(with_placement(job, target=ModelRef(path=tmp_path / "gone")))
+    (job.placement.target.path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"no \*\.safetensors file"):
+        fingerprints(job)
+
+
+def append_space(path: Path) -> None:
+    """Another content; JSON stays the same JSON."""
+    with open(path, "ab") as file:
+        file.write(b" ")
+
+
+def test_fingerprints_do_not_depend_on_the_process(job: RunConfig) -> None:
+    """Sets and dictionaries must not leak their order into the identity."""
+    dumped = json.loads(job.model_dump_json())
+    dumped["placement"] = dict(reversed(dumped["placement"].items()))
+    dumped["scenarios"] = [dict(reversed(scenario.items())) for scenario in dumped["scenarios"]]
+    assert prints(RunConfig.model_validate(dumped)) == prints(job)
