@@ -73,7 +73,7 @@ $(STAMP): requirements.lock requirements-torch.txt engine/pyproject.toml
 	@echo "setting up .venv with $$($(PYTHON) --version)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv \
 		|| { echo "$(PYTHON) -m venv failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: "$(UV)" \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "$(UV)" \
 		|| echo "uv could not be installed" >&2
 	@with_uv() { $(uv_settings) $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@"; }; \
 	with_pip() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@"; }; \

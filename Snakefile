@@ -15,6 +15,7 @@ include: "rules/basic_test.smk"
 include: "rules/experiments.smk"
 include: "rules/parsing.smk"
 include: "rules/figures.smk"
+include: "rules/status.smk"
 
 
 rule all:

@@ -1,4 +1,4 @@
-"""Raw records to CSV tables, and a look at what is there. Neither ever makes a record."""
+"""Raw records to CSV tables."""
 
 TABLES = ["server", *(f"server_{size}" for size in SIZES), "time_split", "token_equality"]
 
@@ -20,17 +20,3 @@ rule parse:
         csv=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m data_parsing --plan {input.plan} --raw-dir {params.raw} --output-dir {params.csv} > {log} 2>&1"
-
-
-rule status:
-    """Print which records are done, failed or missing, as the records themselves tell."""
-    input:
-        plan=PLANNED.plan_file("server_gpu"),
-    log:
-        f"{LOGS}/status.log",
-    conda:
-        "../envs/parsing.yaml"
-    params:
-        raw=f"{RESULTS}/raw",
-    shell:
-        "python -m data_parsing status --plan {input.plan} --raw-dir {params.raw} 2>&1 | tee {log}"

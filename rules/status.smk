@@ -1,0 +1,17 @@
+"""A look at what is there."""
+
+
+rule status:
+    """Print which records are done, failed or missing, as the records themselves tell, and the figures there are."""
+    input:
+        plan=PLANNED.plan_file("server_gpu"),
+    log:
+        f"{LOGS}/status.log",
+    conda:
+        "../envs/parsing.yaml"
+    params:
+        raw=f"{RESULTS}/raw",
+        figures=[figure for figure in FIGURES if figure.endswith(".png") and Path(figure).exists()],
+    shell:
+        "(python -m data_parsing status --plan {input.plan} --raw-dir {params.raw}"
+        '; for figure in {params.figures}; do echo "figure: $figure"; done) 2>&1 | tee {log}'
