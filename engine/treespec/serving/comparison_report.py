@@ -24,7 +24,7 @@ def comparison_table(comparison: Comparison) -> str:
     lines += [
         "",
         f"target: {comparison.target}; draft: {comparison.draft}; {settings['dtype']} on {device}",
-        f"{comparison.num_prompts} prompts from {settings['prompts_from']}, {settings['num_repeats']} interleaved rounds",
+        f"{comparison.num_prompts} prompts of {settings['prompts_from']}, {settings['num_repeats']} rounds",
         f"{settings['max_new_tokens']} new tokens each, EOS ignored; medians; a speed-up is incremental over this mode",
     ]
     return "\n".join(lines)
