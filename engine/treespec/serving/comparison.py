@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from treespec.config import ModelRef, Placement, Scenario
+from treespec.config import RunConfig, Scenario, validate_run_config
 from treespec.metrics.environment import describe_environment
+from treespec.model.spec import read_config
 from treespec.model.tokenizer import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
@@ -21,6 +22,7 @@ from treespec.serving.prompts import encode_prompts
 BOOTSTRAP_DRAWS = 2000
 CONFIDENCE = 0.95
 BASELINE = "incremental"
+MAX_TREE_NODES = 64
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,16 @@ class Comparison:
 
 def run_comparison(settings: ComparisonSettings) -> Comparison:
     """Load both models once and measure every mode at every batch size. Raises TreespecError."""
+    for folder in (settings.target, settings.draft):
+        read_config(folder)  # a mistyped path is told as such, before anything else is missed in it
     tokenizer = TextTokenizer.load(settings.target)
     prompts = encode_prompts(settings.prompts, tokenizer, settings.prompts_from)
     longest = max(map(len, prompts))
-    placement = _placement(settings, longest + settings.max_new_tokens)
-    scenarios = [s for batch_size in settings.batch_sizes for s in _scenarios(settings, batch_size)]
-    loaded = load_placement(placement, scenarios)
-    progress = Progress(sum(scenario.num_repeats for scenario in scenarios))
+    config = _run_config(settings, longest + settings.max_new_tokens)
+    loaded = load_placement(config.placement, config.scenarios)
+    progress = Progress(sum(scenario.num_repeats for scenario in config.scenarios))
     rows: list[ComparisonRow] = []
-    for group in comparison_groups(scenarios):
+    for group in comparison_groups(config.scenarios):
         rows += _measure_group(group, loaded, prompts, progress)
     assert loaded.draft is not None
     plain = {key: value for key, value in asdict(settings).items() if key not in ("target", "draft", "prompts")}
@@ -104,38 +107,33 @@ def run_comparison(settings: ComparisonSettings) -> Comparison:
     )
 
 
-def _placement(settings: ComparisonSettings, max_sequence_length: int) -> Placement:
-    return Placement.model_validate(
-        {
-            "name": "compare",
-            "target": ModelRef(path=settings.target),
-            "drafts": (ModelRef(path=settings.draft),),
-            "dtype": settings.dtype,
-            "device": settings.device,
-            "num_threads": settings.num_threads,
-            "max_sequence_length": max_sequence_length,
-            "max_tree_nodes": max(s.num_tree_nodes for s in _scenarios(settings, 1)),
-        }
-    )
-
-
-def _scenarios(settings: ComparisonSettings, batch_size: int) -> list[Scenario]:
+def _run_config(settings: ComparisonSettings, max_sequence_length: int) -> RunConfig:
     expansions = {BASELINE: (), "sequence": settings.sequence, "tree": settings.tree}
-    return [
-        Scenario.model_validate(
-            {
-                "name": f"{mode}-{batch_size}",
-                "mode": mode,
-                "expansion": expansion,
-                "prompts": settings.prompts_from,
-                "max_requests_per_batch": batch_size,
-                "max_new_tokens": settings.max_new_tokens,
-                "ignore_eos": True,
-                "num_repeats": settings.num_repeats,
-            }
-        )
+    scenarios = [
+        {
+            "name": f"{mode}-{batch_size}",
+            "mode": mode,
+            "expansion": expansion,
+            "prompts": settings.prompts_from,
+            "max_requests_per_batch": batch_size,
+            "max_new_tokens": settings.max_new_tokens,
+            "ignore_eos": True,
+            "num_repeats": settings.num_repeats,
+        }
+        for batch_size in settings.batch_sizes
         for mode, expansion in expansions.items()
     ]
+    placement = {
+        "name": "compare",
+        "target": {"path": settings.target},
+        "drafts": [{"path": settings.draft}],
+        "dtype": settings.dtype,
+        "device": settings.device,
+        "num_threads": settings.num_threads,
+        "max_sequence_length": max_sequence_length,
+        "max_tree_nodes": MAX_TREE_NODES,
+    }
+    return validate_run_config({"placement": placement, "scenarios": scenarios}, where="treespec compare")
 
 
 def _measure_group(

@@ -1,0 +1,175 @@
+"""The Python interface: load a pair once, then generate or stream.
+
+from treespec.api import SamplingParams, load
+
+llm = load("models/embedded/llama/target", draft="models/embedded/llama/draft")
+for completion in llm.generate(["def read_lines(path):"], SamplingParams(max_new_tokens=32)):
+    print(completion.text)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from treespec.config import Scenario, validate_run_config
+from treespec.errors import PromptError
+from treespec.metrics.counts import RequestProfile
+from treespec.request import FinishReason, Request, RequestStatus, SamplingParams
+from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.engine import Engine
+from treespec.serving.prompts import encode_prompts
+
+__all__ = ["Completion", "Engine", "LanguageModel", "Piece", "Request", "SamplingParams", "generate", "load"]
+
+PAPER_TREE = (1, 1, 3, 1, 1, 1, 1, 1)
+MAX_TREE_NODES = 64
+UNFINISHED_CHARACTER = "\ufffd"  # what a decoder shows for bytes whose rest has not come yet
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was generated for one prompt."""
+
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    profile: RequestProfile
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of text as it becomes final; the last of a prompt carries the reason it ended."""
+
+    prompt_index: int
+    text: str
+    finish_reason: FinishReason | None
+
+
+class LanguageModel:
+    """A loaded target, with or without a draft; serves any number of calls."""
+
+    def __init__(self, loaded: LoadedPlacement, scenario: Scenario) -> None:
+        self._loaded = loaded
+        self._scenario = scenario
+
+    def generate(self, prompts: Sequence[str], params: SamplingParams | None = None) -> list[Completion]:
+        """Greedy completions in prompt order. Raises PromptError for prompts that cannot be served."""
+        engine, requests = self._start(prompts, params)
+        engine.run()
+        decode = self._loaded.target.tokenizer.decode
+        completions = []
+        for prompt, request in zip(prompts, requests, strict=True):
+            assert request.finish_reason is not None
+            profile = engine.profiles[request.request_id]
+            completions.append(
+                Completion(
+                    prompt, request.text(decode), tuple(request.output_token_ids), request.finish_reason, profile
+                )
+            )
+        return completions
+
+    def stream(self, prompts: Sequence[str], params: SamplingParams | None = None) -> Iterator[Piece]:
+        """Pieces of text as the steps emit them, of all prompts in turn; joined they are ``generate``'s texts."""
+        engine, requests = self._start(prompts, params)
+        num_shown = [0] * len(requests)
+        running = list(requests)
+        try:
+            while running:
+                engine.step()
+                for request in running:
+                    piece = self._piece(request, num_shown)
+                    if piece is not None:
+                        yield piece
+                running = [request for request in running if request.status is not RequestStatus.FINISHED]
+        finally:
+            if running:  # the caller stopped listening, or a step failed: free what is still held
+                self._loaded.reset()
+
+    def _piece(self, request: Request, num_shown: list[int]) -> Piece | None:
+        text = request.text(self._loaded.target.tokenizer.decode)
+        finished = request.status is RequestStatus.FINISHED
+        end = len(text) if finished else _final_length(text, request.params.stop_strings)
+        start = num_shown[request.request_id]
+        if end <= start and not finished:
+            return None
+        num_shown[request.request_id] = max(start, end)
+        return Piece(request.request_id, text[start:end], request.finish_reason)
+
+    def _start(self, prompts: Sequence[str], params: SamplingParams | None) -> tuple[Engine, list[Request]]:
+        params = params or SamplingParams()
+        limit = min(params.max_sequence_length, self._loaded.placement.max_sequence_length)
+        params = SamplingParams(params.max_new_tokens, limit, params.ignore_eos, params.stop_strings)
+        token_ids = encode_prompts(prompts, self._loaded.target.tokenizer, "the prompts of this call")
+        long = [index for index, ids in enumerate(token_ids) if len(ids) >= limit]
+        if long:
+            raise PromptError(
+                "prompts are longer than the cache", received=f"indices {long}", allowed=f"at most {limit - 1} tokens"
+            )
+        eos = self._loaded.target.decoder.spec.eos_token_ids
+        requests = [Request(index, tuple(ids), params, eos) for index, ids in enumerate(token_ids)]
+        engine = self._loaded.engine(self._scenario)
+        engine.add(requests)
+        return engine, requests
+
+
+def load(
+    target: str | Path,
+    draft: str | Path | None = None,
+    *,
+    expansion: Sequence[int] = PAPER_TREE,
+    dtype: str = "float32",
+    device: str = "cpu",
+    max_requests_per_batch: int = 8,
+    max_sequence_length: int = 512,
+) -> LanguageModel:
+    """Load two model folders (Hugging Face layout); without a draft decoding is incremental. Raises TreespecError."""
+    widths = list(expansion) if draft is not None else []
+    config = validate_run_config(
+        {
+            "placement": {
+                "name": "api",
+                "target": {"path": target},
+                "drafts": [] if draft is None else [{"path": draft}],
+                "dtype": dtype,
+                "device": device,
+                "max_sequence_length": max_sequence_length,
+                "max_tree_nodes": MAX_TREE_NODES,
+            },
+            "scenarios": [
+                {
+                    "name": "api",
+                    "mode": "incremental" if not widths else "sequence" if set(widths) == {1} else "tree",
+                    "expansion": widths,
+                    "prompts": "",
+                    "max_requests_per_batch": max_requests_per_batch,
+                    "max_new_tokens": 1,
+                }
+            ],
+        },
+        where="treespec.api.load",
+    )
+    return LanguageModel(load_placement(config.placement, config.scenarios), config.scenarios[0])
+
+
+def generate(
+    target: str | Path,
+    prompts: Sequence[str],
+    params: SamplingParams | None = None,
+    draft: str | Path | None = None,
+) -> list[Completion]:
+    """Load and generate once."""
+    return load(target, draft).generate(prompts, params)
+
+
+def _final_length(text: str, stop_strings: Sequence[str]) -> int:
+    """Characters that later tokens cannot take back: no half character, no beginning of a stop string."""
+    end = len(text.rstrip(UNFINISHED_CHARACTER))
+    for stop in stop_strings:
+        for length in range(min(len(stop) - 1, end), 0, -1):
+            if text[:end].endswith(stop[:length]):
+                end -= length
+                break
+    return end
