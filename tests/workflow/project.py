@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +81,12 @@ class Project:
         path = self.raw / f"{row['scenario']}.meta.json"
         path.write_text(json.dumps(meta))
         return path
+
+
+def cpu_seconds() -> float:
+    """CPU time of all programs called so far: what a call costs, whatever else runs on the machine."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def tiny_platform() -> dict[str, Any]:
