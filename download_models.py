@@ -1,4 +1,4 @@
-"""Check the embedded models against their checksums, or make them anew from the standard library's sources.
+"""Check the embedded models and prompts against their checksums, or make them anew from the standard library's sources.
 
 python download_models.py                       # verify models/embedded, exit status 1 if anything differs
 python download_models.py --remake llama        # train the pair again (about an hour on two cores)
@@ -19,17 +19,18 @@ def main() -> int:
     """Parse the command line and act."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models-dir", type=Path, default=Path("models/embedded"), help="folder of the model families")
+    parser.add_argument("--prompts-dir", type=Path, default=Path("prompts"), help="folder of the held-out prompts")
     parser.add_argument("--output", type=Path, help="write the verified checksums to this file as well")
     parser.add_argument("--remake", choices=["llama"], help="train this family instead of verifying")
     parser.add_argument("--work-dir", type=Path, default=Path("build/tuning"), help="finished training phases are kept")
     args = parser.parse_args()
     if args.remake:
         return _remake(args.remake, args.models_dir, args.work_dir)
-    return _verify(args.models_dir, args.output)
+    return _verify(args.models_dir, args.prompts_dir, args.output)
 
 
-def _verify(models_dir: Path, output: Path | None) -> int:
-    lists = sorted(models_dir.glob(f"*/{CHECKSUMS}"))
+def _verify(models_dir: Path, prompts_dir: Path, output: Path | None) -> int:
+    lists = sorted(path for folder in (models_dir, prompts_dir) for path in folder.rglob(CHECKSUMS))
     if not lists:
         print(f"error: no embedded models; where: {models_dir}; fix: restore the folder with git", file=sys.stderr)
         return 1

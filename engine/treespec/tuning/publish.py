@@ -34,6 +34,7 @@ def publish_prompts(prompts: dict[str, list[tuple[str, str]]], folder: Path) -> 
     for name, pairs in prompts.items():
         texts = [prompt for prompt, _ in pairs]
         (folder / f"{name}.json").write_text(json.dumps(texts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 def publish_pair(
@@ -63,7 +64,6 @@ def publish_pair(
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(report), encoding="utf-8")
-    write_checksums(folder)
     return report
 
 
@@ -80,6 +80,7 @@ def _write_model(network: nn.Module, tokenizer_file: Path, folder: Path) -> None
         "pad_token": "<pad>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(special, indent=1) + "\n", encoding="utf-8")
+    write_checksums(folder)
 
 
 def _measure_sets(
@@ -119,7 +120,7 @@ def _agreement(ranks: Sequence[np.ndarray]) -> Measurements:
 
 
 def write_checksums(folder: Path) -> None:
-    """SHA256SUMS over every other file below ``folder``, in the form that ``sha256sum -c`` reads."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
-    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    """SHA256SUMS over every other file of ``folder``, in the form that ``sha256sum -c`` reads."""
+    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
