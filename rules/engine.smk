@@ -18,8 +18,8 @@ rule engine_wheel:
     conda:
         "../envs/engine.yaml"
     shell:
-        "(folder=$PWD/$(dirname {output}); cd engine && python -m hatchling build --target wheel --directory $folder)"
-        " > {log} 2>&1"
+        '(folder="$PWD/$(dirname {output:q})"; cd engine && python -m hatchling build --target wheel --directory "$folder")'
+        " > {log:q} 2>&1"
 
 
 rule device_check:
@@ -31,4 +31,4 @@ rule device_check:
     conda:
         "../envs/engine.yaml"
     shell:
-        "treespec describe --output {output} > {log} 2>&1"
+        "treespec describe --output {output:q} > {log:q} 2>&1"

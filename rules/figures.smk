@@ -24,4 +24,4 @@ rule draw_figures:
         csv=lambda wildcards, input: Path(input.csv[0]).parent,
         figures=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python -m figures --csv-dir {params.csv} --output-dir {params.figures} > {log} 2>&1"
+        "python -m figures --csv-dir {params.csv:q} --output-dir {params.figures:q} > {log:q} 2>&1"

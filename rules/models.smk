@@ -13,6 +13,6 @@ rule check_models:
     conda:
         "../envs/engine.yaml"
     shell:
-        "(for list in {input.checksums}; do"
-        " (cd $(dirname $list) && sha256sum --check --quiet $(basename $list)); done)"
-        " > {log} 2>&1"
+        "(for list in {input.checksums:q}; do"
+        ' (cd "$(dirname "$list")" && sha256sum --check --quiet "$(basename "$list")"); done)'
+        " > {log:q} 2>&1"

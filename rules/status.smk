@@ -13,5 +13,5 @@ rule status:
         raw=f"{RESULTS}/raw",
         figures=[figure for figure in FIGURES if figure.endswith(".png") and Path(figure).exists()],
     shell:
-        "(python -m data_parsing status --plan {input.plan} --raw-dir {params.raw}"
-        '; for figure in {params.figures}; do echo "figure: $figure"; done) 2>&1 | tee {log}'
+        "(python -m data_parsing status --plan {input.plan:q} --raw-dir {params.raw:q}"
+        '; for figure in {params.figures:q}; do echo "figure: $figure"; done) 2>&1 | tee {log:q}'

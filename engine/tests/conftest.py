@@ -11,8 +11,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its t
 import pytest
 import torch
 
-from engine.tests.checkpoints import VARIANTS, TinyLlama, contrary, perturbed, write_checkpoint
+from engine.tests.checkpoints import VARIANTS, VOCAB_SIZE, TinyLlama, contrary, perturbed, text_of, write_checkpoint
 from engine.tests.decoding import GreedyText, Pair, clear_texts, load, ragged_prompts
+from engine.tests.jobs import JobFolder, use_own_locks
 from engine.tests.offline.sitecustomize import refuse_connection
 from treespec.serving.prompts import read_prompt_file
 
@@ -21,9 +22,9 @@ NUM_TEXTS, TEXT_TOKENS, LONGEST_PROMPT = 9, 28, 40
 DRAFT_NOISE = 0.05  # of each weight's spread: the draft then agrees on about two tokens of three
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def _few_threads() -> None:
-    """Matrices this small are slower on several threads."""
+    """Matrices this small are slower on several threads; a placement may have asked for more."""
     torch.set_num_threads(1)
 
 
@@ -90,6 +91,15 @@ def pair(request: pytest.FixtureRequest, tiny: TinyModels) -> Pair:
 def gqa(tiny: TinyModels) -> Pair:
     """The pair with grouped queries, for tests that one pair is enough for."""
     return tiny.pair("gqa")
+
+
+@pytest.fixture
+def job(tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFolder:
+    """Three modes of the grouped-query pair on four prompts."""
+    prompts = [text_of(ids) for ids in ragged_prompts(seed=7, count=4, longest=20, vocab_size=VOCAB_SIZE)]
+    folder = JobFolder.create(tmp_path, tiny.target("gqa"), tiny.draft("gqa"), prompts)
+    use_own_locks(folder.root / "tmp", monkeypatch)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,26 @@ def test_what_cannot_be_run_is_refused(project: Project, change: dict[str, Any],
     assert "tiny.yaml" in str(caught.value)
 
 
+def test_files_that_cannot_be_read_are_named(project: Project) -> None:
+    (project.folder / "config/platforms/tiny.yaml").write_text("sizes: [small")
+    with pytest.raises(TreespecError, match=r"not valid YAML; where: config/platforms/tiny.yaml"):
+        plan()
+    (project.folder / "config/experiments/basic_test.yaml").unlink()
+    (project.folder / "config/platforms/tiny.yaml").write_text(
+        (project.folder / "config/platforms/laptop.yaml").read_text()
+    )
+    with pytest.raises(TreespecError, match=r"configuration cannot be read; where: config/experiments/basic_test.yaml"):
+        plan()
+
+
+def test_overrides_of_an_unknown_experiment_are_refused(project: Project) -> None:
+    project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"].update(offloading={"num_repeats": 2}))
+    with pytest.raises(
+        TreespecError, match=r"unknown experiment.*offloading.*allowed: \['server_gpu'\]"
+    ):
+        plan()
+
+
 def test_more_ranks_than_devices_are_refused(project: Project) -> None:
     project.edit("platforms/tiny.yaml", lambda platform: platform["sizes"]["small"].update(tensor_parallel_degree=2))
     with pytest.raises(TreespecError, match=r"more ranks than devices.*received: 2 ranks; allowed: at most 1"):

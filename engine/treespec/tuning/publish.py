@@ -120,7 +120,7 @@ def _agreement(ranks: Sequence[np.ndarray]) -> Measurements:
 
 
 def write_checksums(folder: Path) -> None:
-    """SHA256SUMS over every other file of ``folder``, in the form that ``sha256sum -c`` reads."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name != CHECKSUMS)
+    """SHA256SUMS over the weights and JSON files of ``folder``, in the form that ``sha256sum -c`` reads."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors"))
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
