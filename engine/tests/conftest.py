@@ -22,9 +22,8 @@ NUM_TEXTS, TEXT_TOKENS, LONGEST_PROMPT = 9, 28, 40
 DRAFT_NOISE = 0.05  # of each weight's spread: the draft then agrees on about two tokens of three
 
 
-@pytest.fixture(autouse=True)
-def _few_threads() -> None:
-    """Matrices this small are slower on several threads; a placement may have asked for more."""
+def pytest_runtest_setup() -> None:
+    """Matrices this small are slower on several threads; a placement of an earlier test may have asked for more."""
     torch.set_num_threads(1)
 
 

@@ -1,0 +1,228 @@
+"""The basic test passes on a right engine, and fails on every planted error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import basic_test
+from engine.tests.checkpoints import text_of
+from engine.tests.conftest import ROOT, TinyModels
+from engine.tests.decoding import clear_texts, load, ragged_prompts
+from treespec.draft import SsmDrafter
+from treespec.draft import ssm as ssm_module
+from treespec.kvcache.pool import KVCachePool
+from treespec.request import Request
+from treespec.runner import ForwardRow
+from treespec.serving.engine import Engine
+from treespec.tree import Proposals, TokenTree
+from treespec.verify import GreedyVerifier, VerifyResult
+
+NUM_NEW_TOKENS = 30
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts longer than the basic test's chunks, with clear greedy texts."""
+    shape = tiny.shape("mha")
+    candidates = [ids for ids in ragged_prompts(5, 120, 60, shape.vocab_size) if len(ids) > 25]
+    decoder = load(tiny.target("mha"), torch.float64).decoder
+    texts = clear_texts(decoder, candidates, NUM_NEW_TOKENS, basic_test.NUM_PROMPTS)
+    path = tmp_path_factory.mktemp("basic") / "prompts.json"
+    path.write_text(json.dumps([text_of(list(text.prompt)) for text in texts]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(tiny: TinyModels, prompts: Path) -> list[list[int]]:
+    """What transformers generates, computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(basic_test, "NUM_NEW_TOKENS", NUM_NEW_TOKENS)
+        return basic_test.reference_token_ids(tiny.target("mha"), prompts)
+
+
+RunChecks = Callable[[], list[dict[str, object]]]
+
+
+@pytest.fixture
+def run_checks(
+    tiny: TinyModels, prompts: Path, reference: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> RunChecks:
+    """The basic test on the tiny pair, which is faster on one thread."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(basic_test, "NUM_NEW_TOKENS", NUM_NEW_TOKENS)
+    monkeypatch.setattr(basic_test, "reference_token_ids", lambda *_: reference)
+    return lambda: basic_test.run_checks(tiny.target("mha"), tiny.draft("mha"), prompts)
+
+
+def test_every_check_holds_on_a_right_engine(run_checks: RunChecks) -> None:
+    report = run_checks()
+    assert all(check["holds"] for check in report)
+    told = " / ".join(str(check["check"]) for check in report)
+    for mode in ("incremental, batch 1", "incremental, batch 4", "sequence, batch 4", "wide tree, draft = target"):
+        assert mode in told
+
+
+def siblings_are_seen(patch: pytest.MonkeyPatch) -> None:
+    def ancestors(tree: TokenTree) -> np.ndarray:
+        mask = np.eye(len(tree), dtype=bool)
+        for node in range(1, len(tree)):
+            mask[node] |= mask[tree.parents[node]] | (tree.parents == tree.parents[node])
+        return mask
+
+    patch.setattr(TokenTree, "ancestors", property(ancestors))
+
+
+def descendants_are_seen(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TokenTree, "ancestors", property(lambda tree: np.ones((len(tree), len(tree)), dtype=bool)))
+
+
+def tree_positions_are_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    forward_row = Engine._forward_row
+
+    def shifted(engine: Engine, row: object) -> ForwardRow:
+        right = forward_row(engine, row)  # type: ignore[arg-type]
+        n = right.num_logits
+        if n > 1:
+            right.positions[-n + 1 :] += 1
+        return right
+
+    patch.setattr(Engine, "_forward_row", shifted)
+
+
+def moves_are_not_carried_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(KVCachePool, "move", lambda *_: None)
+
+
+def a_cache_entry_is_another_tokens(patch: pytest.MonkeyPatch) -> None:
+    write = KVCachePool.write
+
+    def swapped(pool: KVCachePool, layer: int, slots_T: torch.Tensor, k_TGD: torch.Tensor, v_TGD: torch.Tensor) -> None:
+        write(pool, layer, slots_T, k_TGD, v_TGD.roll(1, dims=0))
+
+    patch.setattr(KVCachePool, "write", swapped)
+
+
+def a_wrong_child_is_accepted(patch: pytest.MonkeyPatch) -> None:
+    verify = GreedyVerifier.verify
+
+    def lenient(
+        verifier: GreedyVerifier, proposals: Sequence[Proposals], logits_TV: torch.Tensor
+    ) -> list[VerifyResult]:
+        results = verify(verifier, proposals, logits_TV)
+        starts = np.cumsum([0, *(len(item.tree) for item in proposals)])
+        choices = logits_TV.argmax(-1).tolist()
+        for index, (item, result) in enumerate(zip(proposals, results, strict=True)):
+            end = result.accepted_nodes[-1] if result.accepted_nodes else 0
+            if children := item.tree.children[end]:
+                child = next(iter(children.values()))
+                results[index] = VerifyResult((*result.accepted_nodes, child), choices[starts[index] + child])
+        return results
+
+    patch.setattr(GreedyVerifier, "verify", lenient)
+
+
+def draft_positions_are_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    level_row = SsmDrafter._level_row
+
+    def shifted(drafter: SsmDrafter, growth: ssm_module._Growth) -> ForwardRow:
+        row = level_row(drafter, growth)
+        row.positions[:] += 1
+        return row
+
+    patch.setattr(SsmDrafter, "_level_row", shifted)
+
+
+def draft_keeps_the_wrong_nodes(patch: pytest.MonkeyPatch) -> None:
+    observe = SsmDrafter.observe
+
+    def first_nodes(drafter: SsmDrafter, requests: Sequence[Request], accepted: Sequence[Sequence[int]]) -> None:
+        observe(drafter, requests, [range(1, len(nodes) + 1) for nodes in accepted])
+
+    patch.setattr(SsmDrafter, "observe", first_nodes)
+
+
+def drafts_are_never_accepted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(GreedyVerifier, "verify", lambda _, proposals, logits_TV: [
+        VerifyResult((), int(logits_TV[start].argmax()))
+        for start in np.cumsum([0, *(len(item.tree) for item in proposals)])[:-1]
+    ])  # fmt: skip
+
+
+def a_token_is_lost(patch: pytest.MonkeyPatch) -> None:
+    append = Request.append
+
+    def lossy(request: Request, token_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> int:
+        taken = append(request, token_ids, decode)
+        if request.finish_reason is not None:
+            request.output_token_ids.pop()
+        return taken
+
+    patch.setattr(Request, "append", lossy)
+
+
+@pytest.mark.parametrize(
+    ("plant", "failing"),
+    [
+        (siblings_are_seen, r"^(wide )?tree, batch 1: tokens equal incremental$"),
+        (descendants_are_seen, r"^sequence, batch 1: tokens equal incremental$"),
+        (tree_positions_are_off_by_one, r"^sequence, batch 1: tokens equal incremental$"),
+        (moves_are_not_carried_out, r"^(wide )?tree, batch 1: tokens equal incremental$"),
+        (a_cache_entry_is_another_tokens, r"equal"),
+        (a_wrong_child_is_accepted, r"^sequence, batch 1: tokens equal incremental$"),
+        (draft_positions_are_off_by_one, r"^sequence, draft = target: accepted to full depth$"),
+        (draft_keeps_the_wrong_nodes, r"tree, draft = target: accepted to full depth$"),
+        (drafts_are_never_accepted, r"^sequence, batch 1: drafts are accepted and steps are saved$"),
+        (a_token_is_lost, r"^incremental, batch 1: every request has all its tokens$"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_planted_error_fails_the_check_that_guards_against_it(
+    plant: Callable[[pytest.MonkeyPatch], None], failing: str, run_checks: RunChecks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(basic_test.CheckFailedError, match=failing):
+        run_checks()
+
+
+def run_basic_test(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "basic_test.py"), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow  # half a minute: the shipped pair, every mode, nothing shortened
+def test_shipped_pair_passes_and_says_so_on_the_last_line(tmp_path: Path) -> None:
+    done = run_basic_test("--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "Test passed!"
+    assert all(check["holds"] for check in json.loads((tmp_path / "report.json").read_text()))
+
+
+def test_failure_is_told_with_status_1_and_without_the_passing_words(
+    run_checks: RunChecks, tiny: TinyModels, prompts: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    moves_are_not_carried_out(monkeypatch)
+    options = ["--target", tiny.target("mha"), "--draft", tiny.draft("mha"), "--prompts", prompts]
+    monkeypatch.setattr(sys, "argv", ["basic_test.py", *map(str, options)])
+    assert basic_test.main() == 1
+    captured = capsys.readouterr()
+    assert "Test passed!" not in captured.out
+    assert captured.err.startswith("Test failed: ")
+
+
+def test_mistake_of_the_user_is_one_line_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["basic_test.py", "--target", str(tmp_path / "gone")])
+    assert basic_test.main() == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert len(captured.err.splitlines()) == 1

@@ -1,0 +1,167 @@
+"""``treespec run`` as a process: locks, signals and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.tests.jobs import JobFolder
+from treespec.config import load_run_config
+from treespec.serving.exclusion import exclusive_run
+from treespec.serving.job import Job
+
+PATIENCE_S = 60
+PARENT = """
+import subprocess, sys, time
+print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
+time.sleep(600)
+"""
+
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux' parent-death signal")
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """Leaves nothing running, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Poll; a condition that never comes true is a failure that names it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process computes; one that nobody has reaped yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_run_as_a_process_talks_on_stderr_and_ends_with_status_0(job: JobFolder) -> None:
+    with ended(job.start()) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    assert out == ""
+    assert all(line.startswith("treespec: ") for line in err.splitlines())
+    assert job.complete() == job.names
+
+
+def test_second_run_waits_naming_the_holder_and_then_skips_what_is_done(job: JobFolder) -> None:
+    job.write()
+    job.results.mkdir()
+    with exclusive_run(job.results):
+        process = job.start()
+        assert process.stderr is not None
+        first_words = process.stderr.readline()
+        assert Job(load_run_config(job.config_file), job.results).run() == 0
+        before = job.snapshot()
+    with ended(process):
+        _, err = process.communicate(timeout=PATIENCE_S)
+    holder = f"treespec run, pid {os.getpid()} on {socket.gethostname()}"
+    assert first_words == f"treespec: waiting: {holder} holds {job.results / '.lock'}\n"
+    assert (process.returncode, err) == (0, "treespec: 3 of 3 scenarios are done\n")
+    assert job.snapshot() == before
+
+
+@pytest.mark.kill
+def test_kill_in_the_middle_leaves_whole_records_and_the_next_run_goes_on(job: JobFolder) -> None:
+    """Killed twice, the second time further on."""
+    many = [
+        scenario | {"name": f"{scenario['name']}-{length}", "max_new_tokens": length, "num_repeats": 4}
+        for length in range(4, 12)
+        for scenario in job.scenarios
+    ]
+    job.scenarios = many
+    kept: dict[str, tuple[int, bytes]] = {}
+    for num_records in (1, 9):
+        with ended(job.start()) as process:
+            wait_for("records", lambda n=num_records: len(list(job.results.glob("*.meta.json"))) >= n)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        committed = sorted(path.name.removesuffix(".meta.json") for path in job.results.glob("*.meta.json"))
+        assert sorted(job.complete()) == committed
+        assert num_records <= len(committed) < len(many), "the kill came too late to tell"
+        now = job.snapshot()
+        assert {name: now[name] for name in kept} == kept, "a finished record was served again"
+        kept = {name: entry for name, entry in now.items() if name.partition(".")[0] in committed}
+    assert job.run() == 0
+    assert job.complete() == job.names
+    now = job.snapshot()
+    assert {name: now[name] for name in kept} == kept
+    assert not (job.results / "superseded").exists()
+
+
+@pytest.mark.kill
+def test_interrupt_keeps_finished_records_and_says_so(job: JobFolder) -> None:
+    job.scenarios = [
+        scenario | {"name": f"{scenario['name']}-{length}", "max_new_tokens": length, "num_repeats": 50}
+        for length in range(4, 12)
+        for scenario in job.scenarios
+    ]
+    with ended(job.start()) as process:
+        wait_for("a record", lambda: list(job.results.glob("*.meta.json")))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "treespec: interrupted; finished records are kept, the same command goes on"
+    assert "Traceback" not in err
+    assert job.complete()
+
+
+@on_linux
+@pytest.mark.kill
+@pytest.mark.parametrize("dies", [True, False], ids=["with --die-with-parent", "without it"])
+def test_engine_ends_with_its_parent_if_told_to(job: JobFolder, dies: bool) -> None:
+    job.change(num_repeats=100_000)
+    command = [sys.executable, "-m", "treespec", *job.write(), *["--die-with-parent"][: int(dies)]]
+    environment = job.subprocess_environment()
+    log = job.root / "engine.log"
+    with open(log, "w") as stderr:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT, *command], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+        )
+    with ended(parent):
+        assert parent.stdout is not None
+        engine = int(parent.stdout.readline())
+        try:
+            wait_for("the first pass", lambda: "[1/" in log.read_text())
+            parent.kill()
+            parent.wait()
+            if dies:
+                wait_for("the engine's end", lambda: not is_running(engine))
+            else:
+                time.sleep(1)
+                assert is_running(engine), "it ended without being told to"
+        finally:
+            if is_running(engine):
+                os.kill(engine, signal.SIGKILL)
+
+
+@pytest.mark.kill
+def test_lock_of_a_killed_run_holds_up_nobody(job: JobFolder) -> None:
+    job.change(num_repeats=100_000)
+    with ended(job.start()) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "treespec: 0 of 3 scenarios are done\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    job.change(num_repeats=1)
+    assert job.run() == 0
