@@ -10,7 +10,9 @@ PLATFORM ?=
 SNAKEMAKE := $(BIN)/snakemake $(if $(PLATFORM),--config platform=$(PLATFORM))
 
 enough = $(shell $(1) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
-PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(if $(call enough,$(name)),$(name))))
+# Found on first use and kept, so that a call that has nothing to set up looks for nothing.
+once = $(eval $(1) := $(2))$($(1))
+PYTHON ?= $(call once,PYTHON,$(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(if $(call enough,$(name)),$(name)))))
 
 # uv does not read pip's configuration: what pip is set to on this machine is handed over. A file: index that is not
 # there would make every look-up fail, so it is left out.
@@ -18,9 +20,10 @@ pip_setting = $(or $($(2)),$(shell $(PYTHON) -m pip config get global.$(1) 2>/de
 usable = $(foreach url,$(1),$(if $(filter file:%,$(url)),$(if $(wildcard $(patsubst file://%,%,$(url))),$(url)),$(url)))
 empty :=
 comma := ,
-UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(call pip_setting,find-links,PIP_FIND_LINKS)))
-UV_DEFAULT_INDEX ?= $(call pip_setting,index-url,PIP_INDEX_URL)
-UV_EXTRA_INDEX_URL ?= $(call usable,$(call pip_setting,extra-index-url,PIP_EXTRA_INDEX_URL))
+find_links = $(subst $(empty) $(empty),$(comma),$(strip $(call pip_setting,find-links,PIP_FIND_LINKS)))
+UV_FIND_LINKS ?= $(call once,UV_FIND_LINKS,$(find_links))
+UV_DEFAULT_INDEX ?= $(call once,UV_DEFAULT_INDEX,$(call pip_setting,index-url,PIP_INDEX_URL))
+UV_EXTRA_INDEX_URL ?= $(call once,UV_EXTRA_INDEX_URL,$(call usable,$(call pip_setting,extra-index-url,PIP_EXTRA_INDEX_URL)))
 # pip takes the best match of all indexes; the lock's hashes make that safe.
 uv_settings = $(if $(UV_FIND_LINKS),UV_FIND_LINKS="$(UV_FIND_LINKS)") \
 	$(if $(UV_DEFAULT_INDEX),UV_DEFAULT_INDEX="$(UV_DEFAULT_INDEX)") \

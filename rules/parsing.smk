@@ -19,4 +19,5 @@ rule parse:
         raw=f"{RESULTS}/raw",
         csv=lambda wildcards, output: Path(output[0]).parent,
     shell:
-        "python -m data_parsing --plan {input.plan:q} --raw-dir {params.raw:q} --output-dir {params.csv:q} > {log:q} 2>&1"
+        "python -m data_parsing"
+        " --plan {input.plan:q} --raw-dir {params.raw:q} --output-dir {params.csv:q} > {log:q} 2>&1"

@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from tests.workflow.project import Project, cpu_seconds
+from tests.workflow.project import Project
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +36,7 @@ def test_from_models_to_figures_and_on(real: Project) -> None:
     assert (figures / "server_latency.pdf").read_bytes().startswith(b"%PDF")
     assert (figures / "server_latency.png").read_bytes().startswith(b"\x89PNG")
 
-    before = cpu_seconds()
-    done = real.snakemake("figures")
-    assert "Nothing to be done" in done.stdout
-    assert cpu_seconds() - before < 6
+    assert "Nothing to be done" in real.snakemake("figures").stdout
 
     records = {path.name: path.read_bytes() for path in real.raw.glob("*.meta.json")}
     assert len(records) == len(real.plan())

@@ -154,9 +154,7 @@ def test_files_that_cannot_be_read_are_named(project: Project) -> None:
 
 def test_overrides_of_an_unknown_experiment_are_refused(project: Project) -> None:
     project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"].update(offloading={"num_repeats": 2}))
-    with pytest.raises(
-        TreespecError, match=r"unknown experiment.*offloading.*allowed: \['server_gpu'\]"
-    ):
+    with pytest.raises(TreespecError, match=r"unknown experiment.*offloading.*allowed: \['server_gpu'\]"):
         plan()
 
 
