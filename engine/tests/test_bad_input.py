@@ -1,0 +1,244 @@
+"""Bad input is one clear line on stderr and status 2, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.tests.checkpoints import TinyLlama, character_tokenizer, write_checkpoint
+from engine.tests.jobs import JobFolder
+
+TINY = TinyLlama(hidden_size=16, ffn_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8)
+Spoil = Callable[[JobFolder], None]
+
+
+@pytest.fixture
+def own_job(job: JobFolder) -> JobFolder:
+    """A job whose models are its own, so that they can be spoilt."""
+    for role in ("target", "draft"):
+        write_checkpoint(job.root / role, TINY)
+    job.placement["target"] = {"path": str(job.root / "target")}
+    job.placement["drafts"] = [{"path": str(job.root / "draft")}]
+    return job
+
+
+def refused(job: JobFolder, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run, and return the one line of the error."""
+    capsys.readouterr()
+    assert job.run() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    errors = [line for line in captured.err.splitlines() if line.startswith("treespec: error: ")]
+    assert errors == captured.err.splitlines()[-1:], captured.err
+    assert len(captured.err.splitlines()) <= 2, "one line, after the one that says how much is done"
+    assert "Traceback" not in captured.err
+    if job.results.is_dir():
+        assert [path.name for path in job.results.iterdir() if path.name != ".lock"] == []
+    return errors[0]
+
+
+def in_placement(**settings: Any) -> Spoil:
+    return lambda job: job.placement.update(settings)
+
+
+def in_scenarios(**settings: Any) -> Spoil:
+    return lambda job: job.change(**settings)
+
+
+def in_config(role: str, **settings: Any) -> Spoil:
+    def spoil(job: JobFolder) -> None:
+        path = job.root / role / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    return spoil
+
+
+def in_weights(role: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Spoil:
+    def spoil(job: JobFolder) -> None:
+        path = job.root / role / "model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return spoil
+
+
+def in_file(name: str, content: bytes | None) -> Spoil:
+    def spoil(job: JobFolder) -> None:
+        if content is None:
+            (job.root / name).unlink()
+        else:
+            (job.root / name).write_bytes(content)
+
+    return spoil
+
+
+def truncated(name: str, share: float) -> Spoil:
+    return lambda job: os.truncate(job.root / name, int((job.root / name).stat().st_size * share))
+
+
+def other_vocabulary(job: JobFolder) -> None:
+    tokenizer = json.loads(character_tokenizer().to_str())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+    (job.root / "draft" / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def larger_vocabulary(job: JobFolder) -> None:
+    write_checkpoint(job.root / "draft", TINY.with_(vocab_size=130))
+
+
+def long_prompts(job: JobFolder) -> None:
+    (job.root / "prompts.json").write_text(json.dumps(["short", "x" * 64, "y" * 70]))
+
+
+def file_in_place_of_the_folder(job: JobFolder) -> None:
+    job.results.write_text("")
+
+
+QKV = "model.layers.0.self_attn.q_proj.weight"
+MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
+    "unknown key": (in_placement(surprise=1), ["placement.surprise", "Extra inputs are not permitted"]),
+    "unknown mode": (in_scenarios(mode="speculative"), ["'incremental', 'sequence' or 'tree'", "'speculative'"]),
+    "max_requests 0": (in_scenarios(max_requests_per_batch=0), ["max_requests_per_batch", "(received 0)"]),
+    "no target folder": (in_placement(target={"path": "gone/target"}), ["gone/target", "no such folder"]),
+    "no draft folder": (in_placement(drafts=[{"path": "gone/draft"}]), ["gone/draft", "no such folder"]),
+    "missing weight file": (in_file("target/model.safetensors", None), ["holds no weights", "no *.safetensors file"]),
+    "missing shard": (
+        in_file("target/model.safetensors.index.json", b'{"weight_map": {"a": "model-00002-of-2.safetensors"}}'),
+        ["weight files are missing", "model-00002-of-2.safetensors"],
+    ),
+    "damaged weight index": (
+        in_file("draft/model.safetensors.index.json", b'["model.safetensors"]'), ["weight index is damaged"],
+    ),
+    "truncated weights": (truncated("target/model.safetensors", 0.7), ["truncated or damaged", "compare its sha256"]),
+    "truncated header": (truncated("draft/model.safetensors", 0.005), ["truncated or damaged", "draft"]),
+    "empty weight file": (in_file("target/model.safetensors", b""), ["truncated or damaged", "target"]),
+    "no config": (in_file("target/config.json", None), ["configuration cannot be read", "target/config.json"]),
+    "damaged config": (in_file("target/config.json", b"{"), ["not valid JSON", "target/config.json"]),
+    "config that is no text": (in_file("target/config.json", b"\xff\xfe"), ["not valid JSON", "target/config.json"]),
+    "config that is a list": (in_file("target/config.json", b"[]"), ["not a JSON object", "received: list"]),
+    "damaged generation config": (in_file("target/generation_config.json", b"{"), ["generation_config.json"]),
+    "no architecture": (in_config("target", architectures=[]), ["names no architecture", "target/config.json"]),
+    "unsupported architecture": (
+        in_config("target", architectures=["MambaForCausalLM"]),
+        ["unknown model architecture", "'MambaForCausalLM'", "LlamaForCausalLM", "target/config.json"],
+    ),
+    "unsupported variant": (in_config("draft", hidden_act="gelu"), ["hidden_act", "gelu", "silu", "draft/config.json"]),
+    "rope scaling": (
+        in_config("target", rope_scaling={"rope_type": "llama3", "factor": 8.0}), ["rope", "llama3", "default"],
+    ),
+    "missing size": (in_config("target", hidden_size=None), ["lacks 'hidden_size'", "target/config.json"]),
+    "wrong shape": (
+        in_config("target", num_key_value_heads=1), ["k_proj", "received: shape (16, 16)", "allowed: shape (8, 16)"],
+    ),
+    "missing tensor": (in_weights("target", lambda tensors: tensors.pop(QKV)), [f"lacks tensor {QKV!r}"]),
+    "unexpected tensor": (
+        in_weights("target", lambda tensors: tensors.update({"model.layers.0.extra.weight": torch.ones(2)})),
+        ["this architecture does not have", "model.layers.0.extra.weight"],
+    ),
+    "NaN weights": (
+        in_weights("draft", lambda tensors: tensors[QKV].fill_(float("nan"))), ["NaN or infinite", QKV, "draft"],
+    ),
+    "no tokenizer": (in_file("target/tokenizer.json", None), ["no tokenizer", "target/tokenizer.json"]),
+    "damaged tokenizer": (in_file("target/tokenizer.json", b"{}"), ["tokenizer cannot be read"]),
+    "other vocabulary": (other_vocabulary, ["different vocabularies", "2 tokens differ", "'A'"]),
+    "larger vocabulary": (larger_vocabulary, ["different vocabularies", "128 and 130 entries"]),
+    "no prompt file": (in_scenarios(prompts="gone.json"), ["gone.json", "No such file"]),
+    "empty prompt file": (in_file("prompts.json", b"[]"), ["prompt file is empty", "at least one prompt"]),
+    "prompt file of no bytes": (in_file("prompts.json", b""), ["prompt file is not valid JSON"]),
+    "prompt file that is no text": (in_file("prompts.json", b"\xff\xfe"), ["prompt file is not valid JSON"]),
+    "prompts that are no list": (in_file("prompts.json", b'{"a": "b"}'), ["another form", "a JSON list of strings"]),
+    "prompts that are no strings": (in_file("prompts.json", b'["a", 1]'), ["another form", "a JSON list of strings"]),
+    "prompt without tokens": (in_file("prompts.json", b'["a", ""]'), ["without any token", "indices [1]"]),
+    "too few prompts": (in_scenarios(num_prompts=99), ["too short", "num_prompts 99", "at most 4"]),
+    "prompt longer than the cache": (
+        long_prompts, ["longer than the cache", "prompt 1: 64 tokens, prompt 2: 70 tokens", "at most 63"],
+    ),
+    "positions the model lacks": (
+        in_placement(max_sequence_length=300), ["beyond the positions", "received: 300", "at most 256"],
+    ),
+    "float16 on a CPU": (in_placement(dtype="float16"), ["float16", "float32 or bfloat16"]),
+    "cache larger than memory": (
+        in_placement(cache_fraction=1e-9), ["do not fit their budget", "max_requests_per_batch 2", "lower the batch"],
+    ),
+    "inflation that removes layers": (
+        in_placement(target={"path": "target", "inflation": {"num_layers": 0}}), ["num_layers", "(received 0)"],
+    ),
+    "results folder that is a file": (file_in_place_of_the_folder, ["results cannot be written", "raw"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_one_line_and_nothing_is_written(
+    mistake: str, own_job: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, told = MISTAKES[mistake]
+    spoil(own_job)
+    line = refused(own_job, capsys)
+    for words in told:
+        assert words in line
+
+
+def test_job_that_is_spoilt_in_no_way_runs(own_job: JobFolder) -> None:
+    """Otherwise the refusals above might all be of something else."""
+    assert own_job.run() == 0
+
+
+def test_missing_device_is_told(
+    own_job: JobFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    own_job.placement["device"] = "cuda"
+    assert "received: device: cuda; allowed: cpu" in refused(own_job, capsys)
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/proc/treespec", "/dev/null", "/dev/null/deeper"])
+def test_places_that_cannot_be_written_are_told(
+    folder: str, own_job: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As root too, for whom no mode forbids anything."""
+    own_job.root.joinpath("raw").symlink_to(folder)
+    capsys.readouterr()
+    assert own_job.run() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("treespec: error: ")
+    assert "raw" in line
+
+
+def test_prompt_file_of_one_scenario_is_checked_before_another_is_served(
+    own_job: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (own_job.root / "bad.json").write_text(json.dumps(["x" * 64]))
+    own_job.scenarios[2]["prompts"] = str(own_job.root / "bad.json")
+    assert "longer than the cache" in refused(own_job, capsys)
+
+
+def test_disk_that_fills_up_is_told_and_leaves_no_record(
+    own_job: JobFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as small_disk:
+        small_disk.setattr(os, "fsync", full)
+        assert own_job.run() == 2
+    assert "No space left on device" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in own_job.results.iterdir()] == [".lock"]
+    assert own_job.run() == 0
+
+
+def test_missing_arguments_are_the_parsers_to_tell(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from treespec import cli
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "--output-dir", str(tmp_path)])
+    assert ended.value.code == 2
+    assert "--config" in capsys.readouterr().err
