@@ -23,6 +23,6 @@ rule check_modes:
     # exec and tied: the test is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
-        "exec python -m rules.tied python {input.script:q}"
+        "exec python -m rules.tied $PPID python {input.script:q}"
         " --target {params.target:q} --draft {params.draft:q} --prompts {input.prompts:q}"
         " --output-dir {params.folder:q} > >(tee -i {log:q}) 2>&1"

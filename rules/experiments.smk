@@ -25,5 +25,5 @@ rule placement:
     # exec and tied: the engine is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
-        "exec python -m rules.tied treespec run"
+        "exec python -m rules.tied $PPID treespec run"
         " --config {input.job:q} --output-dir {params.raw:q} > >(tee -i {log:q}) 2>&1"

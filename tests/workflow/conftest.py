@@ -38,6 +38,7 @@ def project(tmp_path: Path) -> Project:
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         (folder / "model.safetensors").write_bytes(role.encode())
+    (tmp_path / "tmp").mkdir()
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts/few.json").write_text(json.dumps(PROMPTS))
     made = Project(tmp_path)

@@ -48,8 +48,12 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes every Python program of a call refuse, and note, attempts to reach the network."""
-        return {"PYTHONPATH": str(REPOSITORY / "tests/no_network"), "TREESPEC_NETWORK_LOG": str(self.network_log)}
+        """Python programs refuse and note attempts to reach the network; locks are the project's own."""
+        return {
+            "PYTHONPATH": str(REPOSITORY / "tests/no_network"),
+            "TREESPEC_NETWORK_LOG": str(self.network_log),
+            "TMPDIR": str(self.folder / "tmp"),
+        }
 
     @property
     def network_log(self) -> Path:

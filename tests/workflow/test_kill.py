@@ -136,8 +136,13 @@ def test_kill_of_the_engine_in_the_middle(real: Project, start: Callable[[], Run
 def test_a_second_run_waits_and_then_finds_everything_done(real: Project, start: Callable[[], Run]) -> None:
     first = start()
     wait_for("the first engine's lock", lambda: "scenarios are done" in first.log.read_text(), first)
+    holder = first.engine()
+    os.kill(holder, signal.SIGSTOP)  # so that the second is there before the first is done
     second = start()
-    wait_for("the second engine's wait", lambda: "waiting: treespec run, pid" in second.log.read_text(), second)
+    wait_for(
+        "the second engine's wait", lambda: f"waiting: treespec run, pid {holder}" in second.log.read_text(), second
+    )
+    os.kill(holder, signal.SIGCONT)
     assert first.workflow.wait(timeout=300) == 0
     assert second.workflow.wait(timeout=60) == 0
     assert f"{len(real.plan())} of {len(real.plan())} scenarios are done" in second.log.read_text()
