@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from engine.tests.offline.sitecustomize import CONNECTIONS
+
 REPOSITORY = Path(__file__).parents[2]
 MODELS = REPOSITORY / "models/embedded/llama"
 NUM_PROMPTS, NUM_REPEATS = 4, 2
@@ -50,8 +52,8 @@ class Project:
     def environment(self) -> dict[str, str]:
         """Python programs refuse and note attempts to reach the network; locks are the project's own."""
         return {
-            "PYTHONPATH": str(REPOSITORY / "tests/no_network"),
-            "TREESPEC_NETWORK_LOG": str(self.network_log),
+            "PYTHONPATH": str(REPOSITORY / "engine/tests/offline"),
+            CONNECTIONS: str(self.network_log),
             "TMPDIR": str(self.folder / "tmp"),
         }
 

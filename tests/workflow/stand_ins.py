@@ -12,13 +12,15 @@ from pathlib import Path
 from tests.workflow.project import Project
 
 TREESPEC = """
-import json, os, pathlib, sys
+import json, os, pathlib, socket, sys
 command, options = sys.argv[1], dict(zip(sys.argv[2::2], sys.argv[3::2]))
 parent = pathlib.Path(f"/proc/{os.getppid()}/cmdline").read_text().replace("\\0", " ")
 with open("calls.txt", "a") as calls:
     print(command, "from", parent, file=calls)
 if command == "describe":
     pathlib.Path(options["--output"]).write_text("{}")
+elif "CONNECT" in os.environ:
+    socket.create_connection(("192.0.2.1", 80), timeout=0.1)
 elif "FAIL" in os.environ:
     sys.exit("this run was told to fail")
 else:

@@ -117,6 +117,12 @@ def test_a_failed_run_leaves_no_marker_and_is_tried_again(mechanics: Project) ->
     assert num_runs(mechanics) == 2
 
 
+def test_a_rule_that_reaches_for_the_network_is_noticed(mechanics: Project) -> None:
+    """What lets the test of the whole way prove that nothing does."""
+    assert mechanics.snakemake("server_gpu_experiments", CONNECT="1").returncode != 0
+    assert "192.0.2.1" in mechanics.network_log.read_text()
+
+
 def test_figures_follow_the_records_and_start_nothing(mechanics: Project) -> None:
     csv = mechanics.folder / "results/tiny/csv/server.csv"
     assert mechanics.snakemake("figures").returncode == 0

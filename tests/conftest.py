@@ -1,3 +1,0 @@
-"""For every test: no network."""
-
-import tests.no_network.sitecustomize  # noqa: F401  imported for what it does
