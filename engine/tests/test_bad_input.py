@@ -169,6 +169,13 @@ MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
     "cache larger than memory": (
         in_placement(cache_fraction=1e-9), ["do not fit their budget", "max_requests_per_batch 2", "lower the batch"],
     ),
+    "more ranks than the engine runs": (
+        in_placement(tensor_parallel_degree=4, pipeline_parallel_degree=2),
+        ["more ranks", "8 ranks (tensor_parallel_degree 4 x pipeline_parallel_degree 2)", "allowed: at most 1"],
+    ),
+    "model not yet had from the hub": (
+        in_placement(target={"path": "gone", "hub_id": "some/model"}), ["configuration cannot be read", "gone/config"],
+    ),
     "inflation that removes layers": (
         in_placement(target={"path": "target", "inflation": {"num_layers": 0}}), ["num_layers", "(received 0)"],
     ),

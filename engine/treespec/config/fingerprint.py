@@ -21,8 +21,9 @@ _MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "token
 def fingerprints(config: RunConfig) -> dict[str, str]:
     """Scenario name -> sha256 (hex) of the resolved scenario, its placement, weights, prompts and RECORD_EPOCH.
 
-    Paths are left out: the same files elsewhere are the same experiment. Raises CheckpointError or InputFileError
-    naming a file that is missing.
+    Paths are left out: the same files elsewhere are the same experiment. A folder that is absent but can be had from
+    the hub counts as just that, so that a plan made before the download is another one. Raises CheckpointError or
+    InputFileError naming a file that is missing.
     """
     placement = config.placement
     target = _model_identity(placement.target)
@@ -52,7 +53,9 @@ def _digest(identity: dict[str, Any]) -> str:
 
 def _model_identity(model: ModelRef) -> dict[str, Any]:
     inflation = model.inflation.model_dump(mode="json") if model.inflation else None
-    return {"files": hash_model(model.path), "label": model.name, "inflation": inflation}
+    absent = model.hub_id is not None and not model.path.exists()
+    files = f"absent, from the hub as {model.hub_id}" if absent else hash_model(model.path)
+    return {"files": files, "label": model.name, "inflation": inflation}
 
 
 def hash_model(folder: Path) -> str:
@@ -64,7 +67,7 @@ def hash_model(folder: Path) -> str:
             where=str(folder),
             received="no such folder" if not folder.is_dir() else "no *.safetensors file",
             allowed="a folder in the Hugging Face layout",
-            fix="check the path in the platform file",
+            fix="check the path of the model",
         )
     listing = "\n".join(f"{file.name} {hash_file(file)}" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()

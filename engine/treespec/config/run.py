@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from treespec.errors import ConfigError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_TREE_NODES = 1024
 
 
@@ -33,6 +34,9 @@ class ModelRef(_Strict):
 
     path: Path = Field(description="folder with config.json, safetensors weights and a tokenizer")
     label: str = Field("", description="how records and figures name it; empty: the folder's name")
+    hub_id: str | None = Field(
+        None, pattern=HUB_ID_PATTERN, description="organisation/name to get it by, should the folder be absent"
+    )
     inflation: Inflation | None = None
 
     @property
@@ -58,8 +62,8 @@ class Placement(_Strict):
     )
     max_sequence_length: int = Field(256, ge=2, description="tokens of prompt and output together, per request")
     max_tree_nodes: int = Field(64, ge=1, le=MAX_TREE_NODES, description="speculative slots per request")
-    tensor_parallel_degree: Literal[1] = Field(1, description="ranks inside a node that share each layer")
-    pipeline_parallel_degree: Literal[1] = Field(1, description="ranks that hold consecutive layers")
+    tensor_parallel_degree: int = Field(1, ge=1, description="ranks inside a node that share each layer")
+    pipeline_parallel_degree: int = Field(1, ge=1, description="ranks that hold consecutive layers")
 
 
 class Scenario(_Strict):

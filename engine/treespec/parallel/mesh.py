@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_RANKS = 1
+"""Processes that can serve one model together; a mesh may describe more than the engine can run."""
+
 
 @dataclass(frozen=True)
 class ParallelMesh:

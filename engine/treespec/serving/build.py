@@ -14,7 +14,7 @@ from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.errors import CapacityError, ConfigError
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
-from treespec.parallel.mesh import ParallelMesh
+from treespec.parallel.mesh import MAX_RANKS, ParallelMesh
 from treespec.request import Request, SamplingParams
 from treespec.runner import ModelRunner, cache_shape
 from treespec.scheduler import Scheduler
@@ -62,10 +62,10 @@ class LoadedPlacement:
 
 def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> LoadedPlacement:
     """Load the models and size the caches for the widest scenario. Raises TreespecError before any token is made."""
+    mesh = _mesh(placement)
     device = _device(placement)
     torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
     dtype = getattr(torch, placement.dtype)
-    mesh = ParallelMesh(placement.tensor_parallel_degree, placement.pipeline_parallel_degree)
     target = load_model(placement.target, dtype, device, mesh)
     _require_positions(target, placement)
     draft = None
@@ -78,6 +78,20 @@ def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> Loade
     _require_memory(placement, decoders, num_regions, dtype, device)
     runners = [ModelRunner(decoder, num_regions, _region_capacity(placement)) for decoder in decoders]
     return LoadedPlacement(placement, target, runners[0], draft, runners[1] if draft else None)
+
+
+def _mesh(placement: Placement) -> ParallelMesh:
+    mesh = ParallelMesh(placement.tensor_parallel_degree, placement.pipeline_parallel_degree)
+    if mesh.num_ranks > MAX_RANKS:
+        raise ConfigError(
+            "more ranks than this engine runs",
+            where=f"placement {placement.name!r}",
+            received=f"{mesh.num_ranks} ranks (tensor_parallel_degree {mesh.tensor_degree} x "
+            f"pipeline_parallel_degree {mesh.pipeline_degree})",
+            allowed=f"at most {MAX_RANKS}",
+            fix=f"choose a model that fits {MAX_RANKS} device and leave the degrees at 1",
+        )
+    return mesh
 
 
 def _device(placement: Placement) -> torch.device:

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 
 from treespec.metrics.environment import describe_environment
+from treespec.parallel.mesh import MAX_RANKS
 
 
 def describe_devices() -> dict[str, Any]:
-    """CPU threads and memory and every CUDA device; each computes once, so that it is known to work."""
+    """CPU threads and memory, every CUDA device, the ranks the engine runs; each device computes once, to be sure."""
     gpus = [_describe_gpu(index) for index in range(torch.cuda.device_count())]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "environment": describe_environment(torch.__version__, "cuda" if gpus else "cpu", torch.get_num_threads()),
         "cpu": {"memory_mib": memory >> 20, "computes": _computes("cpu"), "packed_linear": _has_packed_linear()},
         "gpus": gpus,
+        "max_ranks": MAX_RANKS,
     }
 
 
