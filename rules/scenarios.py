@@ -8,14 +8,13 @@ order of NAMED_SETTINGS. How *much* is measured (prompts taken, repeats) never s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from treespec.config import ModelRef, RunConfig, Scenario, fingerprints, validate_run_config
+from treespec.config import ModelRef, RunConfig, Scenario, StrictModel, fingerprints, validate_run_config
 from treespec.config.run import NAME_PATTERN, describe_validation_error
 from treespec.errors import ConfigError
 
@@ -27,26 +26,14 @@ _HARDWARE = {"device", "dtype", "num_threads", "cache_fraction", "max_sequence_l
 _MEASUREMENT = {"num_prompts", "num_repeats", "max_new_tokens", "ignore_eos", "max_tokens_per_batch"}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, data: Any) -> Any:
-        """Pydantic refuses unknown keys too, but does not say which ones there are."""
-        if isinstance(data, Mapping) and (unknown := sorted(str(key) for key in data if key not in cls.model_fields)):
-            raise ValueError(f"unknown key {', '.join(map(repr, unknown))}; allowed: {', '.join(cls.model_fields)}")
-        return data
-
-
-class WorkflowConfig(_Strict):
+class WorkflowConfig(StrictModel):
     """config/config.yaml, with whatever the command line put over it."""
 
     platform: str = Field(min_length=1, description="a name in config/platforms/, or the path of a platform file")
     results_dir: Path = Field(Path("results"), description="everything measured and drawn goes below it")
 
 
-class SizeRoles(_Strict):
+class SizeRoles(StrictModel):
     """The models that stand in the roles of one of the paper's model sizes, and the ranks they run on."""
 
     target: ModelRef
@@ -54,15 +41,20 @@ class SizeRoles(_Strict):
     tensor_parallel_degree: PositiveInt = 1
     pipeline_parallel_degree: PositiveInt = 1
 
+    @property
+    def num_ranks(self) -> int:
+        """Processes that serve the target together."""
+        return self.tensor_parallel_degree * self.pipeline_parallel_degree
 
-class Mode(_Strict):
+
+class Mode(StrictModel):
     """How one decoding mode drafts."""
 
     mode: Literal["incremental", "sequence", "tree"]
     expansion: tuple[PositiveInt, ...] = Field(description="children per leaf at each draft step")
 
 
-class Overrides(_Strict):
+class Overrides(StrictModel):
     """What a platform changes of an experiment; whatever is not named keeps the experiment's value."""
 
     sizes: tuple[ModelSize, ...] | None = None
@@ -76,15 +68,25 @@ class Overrides(_Strict):
     max_tokens_per_batch: PositiveInt | None = None
 
 
-class Platform(_Strict):
+class Argument(StrictModel):
+    """A value that the command line gives: `--config NAME=VALUE` stands wherever the file says `${NAME}`."""
+
+    description: str
+    default: str | int | None = Field(None, description="null: it must be given")
+    is_path: bool = Field(default=False, description="it must be there when planning")
+
+
+class Platform(StrictModel):
     """config/platforms/<name>.yaml: the hardware, and which model and prompt file stands in which role."""
 
     description: str
+    arguments: dict[str, Argument] = Field(default_factory=dict, description="what the command line gives, by name")
     num_nodes: PositiveInt
     devices_per_node: PositiveInt
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16", "float16"]
     num_threads: PositiveInt | None = Field(description="CPU threads; null: one per core the process may use")
+    min_device_memory_mib: PositiveInt | None = Field(None, description="what every device must have; null: unknown")
     cache_fraction: float = Field(gt=0, lt=1, description="share of free device memory for the KV caches")
     max_sequence_length: int = Field(ge=2, description="tokens of prompt and output together, per request")
     max_tree_nodes: PositiveInt = Field(description="speculative slots per request")
@@ -93,7 +95,7 @@ class Platform(_Strict):
     overrides: dict[str, Overrides] = Field(default_factory=dict, description="by experiment")
 
 
-class BasicTest(_Strict):
+class BasicTest(StrictModel):
     """config/experiments/basic_test.yaml: which models and prompts the basic test takes."""
 
     description: str
@@ -101,7 +103,7 @@ class BasicTest(_Strict):
     prompts: str
 
 
-class Sweep(_Strict):
+class Sweep(StrictModel):
     """config/experiments/<name>.yaml: model sizes x modes x batch sizes, under common settings."""
 
     description: str
@@ -147,7 +149,7 @@ class PlannedPlacement:
         return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
-ModelT = TypeVar("ModelT", bound=_Strict)
+ModelT = TypeVar("ModelT", bound=StrictModel)
 
 
 def validated(model: type[ModelT], data: object, where: str) -> ModelT:
@@ -180,14 +182,20 @@ def roles_of(size: ModelSize, platform: Platform, where: str) -> SizeRoles:
             allowed=sorted(platform.sizes),
             fix="name its models under sizes, or leave the size out with overrides: {<experiment>: {sizes: [...]}}",
         )
-    num_ranks = roles.tensor_parallel_degree * roles.pipeline_parallel_degree
     num_devices = platform.num_nodes * platform.devices_per_node
-    if num_ranks > num_devices:
+    if roles.num_ranks > num_devices:
         raise ConfigError(
             "more ranks than devices",
             where=f"{where}, sizes.{size}",
-            received=f"{num_ranks} ranks",
+            received=f"{roles.num_ranks} ranks",
             allowed=f"at most {num_devices} (num_nodes x devices_per_node)",
+        )
+    if roles.tensor_parallel_degree > platform.devices_per_node:
+        raise ConfigError(
+            "layers are shared inside a node only",
+            where=f"{where}, sizes.{size}",
+            received=f"tensor_parallel_degree {roles.tensor_parallel_degree}",
+            allowed=f"at most {platform.devices_per_node} (devices_per_node)",
         )
     return roles
 

@@ -10,6 +10,7 @@ from treespec.config.run import (
     load_run_config,
     validate_run_config,
 )
+from treespec.config.strict import StrictModel
 
 __all__ = [
     "RECORD_EPOCH",
@@ -18,6 +19,7 @@ __all__ = [
     "Placement",
     "RunConfig",
     "Scenario",
+    "StrictModel",
     "fingerprints",
     "hash_file",
     "hash_model",

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from treespec.config.strict import StrictModel
 from treespec.errors import ConfigError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -16,11 +17,7 @@ HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_TREE_NODES = 1024
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Inflation(_Strict):
+class Inflation(StrictModel):
     """A function-preserving enlargement of a checkpoint: it computes the same and costs more."""
 
     width_factor: Literal[1, 4, 16] = Field(
@@ -29,7 +26,7 @@ class Inflation(_Strict):
     num_layers: int | None = Field(None, ge=1, description="layers after inflation; null keeps the checkpoint's")
 
 
-class ModelRef(_Strict):
+class ModelRef(StrictModel):
     """A model in a role: a folder in the Hugging Face layout, possibly inflated in memory."""
 
     path: Path = Field(description="folder with config.json, safetensors weights and a tokenizer")
@@ -45,7 +42,7 @@ class ModelRef(_Strict):
         return self.label or self.path.name
 
 
-class Placement(_Strict):
+class Placement(StrictModel):
     """Everything fixed when a process starts."""
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -66,7 +63,7 @@ class Placement(_Strict):
     pipeline_parallel_degree: int = Field(1, ge=1, description="ranks that hold consecutive layers")
 
 
-class Scenario(_Strict):
+class Scenario(StrictModel):
     """One measured setting: a mode, a batch size, prompts and a length. One record per scenario."""
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -112,7 +109,7 @@ class Scenario(_Strict):
         return num_nodes
 
 
-class RunConfig(_Strict):
+class RunConfig(StrictModel):
     """A job: one placement and its scenarios."""
 
     placement: Placement
