@@ -55,7 +55,7 @@ def batches(draw: st.DrawFn) -> tuple[SlotAllocator, list[ForwardRow]]:
 
 
 @given(case=batches())
-@examples(200)
+@examples(100)
 def test_a_token_sees_its_context_and_its_visible_slots_and_nothing_else(
     case: tuple[SlotAllocator, list[ForwardRow]],
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_token_sees_its_context_and_its_visible_slots_and_nothing_else(
 
 
 @given(case=batches())
-@examples(200)
+@examples(100)
 def test_padding_repeats_the_last_token_and_touches_no_other_slot(
     case: tuple[SlotAllocator, list[ForwardRow]],
 ) -> None:

@@ -58,6 +58,11 @@ def assert_caches_are_fresh(target: LoadedModel, draft: LoadedModel, prompts: li
         bench.engine.add(requests)
         while bench.engine._scheduler.has_work:
             bench.engine.step()
+            for request_id, region in bench.engine._regions.items():
+                request, num_cached = requests[request_id], bench.target_runner.allocator.context_length(region)
+                assert request.num_cached == num_cached
+                if request.output_token_ids:
+                    assert num_cached == request.num_tokens - 1, "all but the last token are cached"
             regions = [
                 (target, bench.target_runner, bench.engine._regions),
                 (draft, bench.draft_runner, {key: state.region for key, state in bench.drafter._states.items()}),

@@ -21,6 +21,7 @@ from engine.tests.decoding import (
     serve,
 )
 from engine.tests.properties import examples, expansions
+from treespec.draft import ssm
 from treespec.ops import linear
 from treespec.ops.linear import PackedStorage
 from treespec.request import FinishReason
@@ -103,6 +104,8 @@ def test_draft_that_is_the_target_is_accepted_to_full_depth(pair: Pair, expansio
     assert served.token_ids == pair.expected(NUM_TOKENS)
     for prompt, steps in zip(pair.prompts, served.accepted_per_step, strict=True):
         assert steps == full_acceptance(len(expansion), NUM_TOKENS, has_prompt_step=len(prompt) > 1)
+    if set(expansion) == {1}:  # nothing is drafted that no length is left for
+        assert [profile.num_draft_tokens for profile in served.profiles] == list(map(sum, served.accepted_per_step))
 
 
 def full_acceptance(depth: int, num_tokens: int, *, has_prompt_step: bool) -> list[int]:
@@ -113,6 +116,16 @@ def full_acceptance(depth: int, num_tokens: int, *, has_prompt_step: bool) -> li
         steps.append(min(depth, num_tokens - num_emitted - 1))
         num_emitted += steps[-1] + 1
     return steps
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+def test_draft_reads_prompts_in_chunks(gqa: Pair, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssm, "CATCH_UP_CHUNK", chunk)
+    whole = [text.prompt for text in gqa.texts if len(text.prompt) > 4 * chunk]
+    assert whole
+    served = serve(gqa.target, gqa.target, whole, Serving((1,) * 4, max_tokens_per_batch=512))
+    for steps in served.accepted_per_step:
+        assert steps == full_acceptance(4, NUM_TOKENS, has_prompt_step=True)
 
 
 @pytest.mark.parametrize("variant", [name for name, shape in sorted(VARIANTS.items()) if not shape.tied])

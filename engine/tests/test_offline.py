@@ -58,11 +58,13 @@ def test_tests_themselves_cannot_connect() -> None:
         socket.create_connection(("127.0.0.1", 9))
 
 
-def test_run_connects_nowhere(job: JobFolder, guarded: dict[str, str]) -> None:
+def test_run_as_a_process_connects_nowhere_and_talks_on_stderr_only(job: JobFolder, guarded: dict[str, str]) -> None:
     done = python(guarded | {"TMPDIR": str(job.root / "tmp")}, "-m", "treespec", *job.write())
     assert done.returncode == 0, done.stderr
     assert job.complete() == job.names
     assert attempts(guarded) == ""
+    assert done.stdout == ""
+    assert all(line.startswith("treespec: ") for line in done.stderr.splitlines())
 
 
 @pytest.mark.slow  # half a minute: every mode of the shipped pair

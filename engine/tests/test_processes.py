@@ -55,15 +55,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_run_as_a_process_talks_on_stderr_and_ends_with_status_0(job: JobFolder) -> None:
-    with ended(job.start()) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, err
-    assert out == ""
-    assert all(line.startswith("treespec: ") for line in err.splitlines())
-    assert job.complete() == job.names
-
-
 def test_second_run_waits_naming_the_holder_and_then_skips_what_is_done(job: JobFolder) -> None:
     job.write()
     job.results.mkdir()

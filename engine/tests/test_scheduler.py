@@ -45,7 +45,7 @@ workloads = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size
 
 
 @given(batch=batches, workload=workloads)
-@examples(300)
+@examples(200)
 def test_every_request_is_served_in_order_within_the_budget(
     batch: tuple[int, int], workload: list[tuple[int, int]]
 ) -> None:
