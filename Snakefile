@@ -45,10 +45,10 @@ rule figures:
 
 
 rule engine:
-    """The engine's wheel for other nodes, and a check of this machine's devices."""
+    """The engine's wheel for other nodes, and a check of this machine."""
     input:
         WHEEL,
-        DEVICE_CHECK,
+        MACHINE,
 
 
 rule models:

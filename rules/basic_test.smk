@@ -5,7 +5,7 @@ rule check_modes:
     """Run every decoding mode and compare what comes out; prints "Test passed!" only then."""
     input:
         wheel=WHEEL,
-        device=DEVICE_CHECK,
+        machine=MACHINE,
         models=f"{RESULTS}/models_checked",
         prompts=PLANNED.basic_test_prompts,
         script="basic_test.py",

@@ -1,9 +1,25 @@
-"""The engine as other machines need it, and a look at the devices of this one. Installs nothing anywhere."""
+"""A look at this machine before anything else, and the engine as other machines need it. Installs nothing anywhere."""
 
-WHEEL = (
-    f"build/treespec-{tomllib.loads(Path('engine/pyproject.toml').read_text())['project']['version']}-py3-none-any.whl"
-)
-DEVICE_CHECK = f"{RESULTS}/device.json"
+VERSION = tomllib.loads(Path("engine/pyproject.toml").read_text())["project"]["version"]
+WHEEL = f"{RESULTS}/engine/treespec-{VERSION}-py3-none-any.whl"
+MACHINE = f"{RESULTS}/machine.json"
+
+
+rule check_machine:
+    """Compare the platform with this machine and write down what it is; what it lacks is one line, and nothing starts."""
+    input:
+        platform=PLANNED.platform_file,
+    output:
+        MACHINE,
+    log:
+        f"{LOGS}/check_machine.log",
+    conda:
+        "../envs/engine.yaml"
+    params:
+        sizes=PLANNED.sizes(),
+    shell:
+        "python -m rules.machine --platform-file {input.platform:q} --sizes {params.sizes:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule engine_wheel:
@@ -11,6 +27,7 @@ rule engine_wheel:
     input:
         "engine/pyproject.toml",
         sources("engine/treespec"),
+        machine=ancient(MACHINE),
     output:
         WHEEL,
     log:
@@ -20,15 +37,3 @@ rule engine_wheel:
     shell:
         '(folder="$PWD/$(dirname {output:q})"; cd engine && python -m hatchling build --target wheel --directory "$folder")'
         " > {log:q} 2>&1"
-
-
-rule device_check:
-    """Compute something on every device and write down what this machine is."""
-    output:
-        DEVICE_CHECK,
-    log:
-        f"{LOGS}/device_check.log",
-    conda:
-        "../envs/engine.yaml"
-    shell:
-        "treespec describe --output {output:q} > {log:q} 2>&1"

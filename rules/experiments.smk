@@ -10,7 +10,7 @@ rule placement:
     """Measure what is still missing of one placement; leaves the marker only if every record is complete."""
     input:
         job=f"{RESULTS}/jobs/{{placement}}.yaml",
-        device=DEVICE_CHECK,
+        machine=MACHINE,
         models=f"{RESULTS}/models_checked",
     output:
         touch(f"{RESULTS}/ok/{{placement}}.{{fingerprint}}"),
@@ -22,6 +22,9 @@ rule placement:
     threads: workflow.cores
     params:
         raw=f"{RESULTS}/raw",
+        scenarios=lambda wildcards: PLANNED.scenario_names(wildcards.placement),
+    message:
+        "{wildcards.placement}: {params.scenarios}"
     # exec and tied: the engine is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:

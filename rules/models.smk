@@ -4,6 +4,7 @@
 rule check_models:
     """Compare models and prompts with the checksums that lie beside them (a folder of one's own need not have any)."""
     input:
+        machine=ancient(MACHINE),
         files=PLANNED.data_files(),
         checksums=PLANNED.checksum_files(),
     output:

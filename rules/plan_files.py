@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from rules.platforms import CONFIG_DIR, load_platform, platform_file, read_yaml
 from rules.scenarios import (
     BasicTest,
     PlannedPlacement,
@@ -28,7 +29,6 @@ from rules.scenarios import (
 )
 from treespec.errors import ConfigError, OutputError
 
-CONFIG_DIR = Path("config")
 CHECKSUMS = "SHA256SUMS"
 
 
@@ -40,8 +40,24 @@ class Workflow:
     platform: Platform
     results: Path
     sweeps: Mapping[str, tuple[PlannedPlacement, ...]]
+    basic_test_size: str
     basic_test: SizeRoles
     basic_test_prompts: Path
+
+    @property
+    def platform_file(self) -> str:
+        """The platform with its arguments filled in."""
+        return f"{self.results}/platform.yaml"
+
+    def sizes(self) -> list[str]:
+        """The model sizes that the plan and the basic test use."""
+        planned = (item.size for sweep in self.sweeps.values() for job in sweep for item in job.scenarios)
+        return list(dict.fromkeys((self.basic_test_size, *planned)))
+
+    def scenario_names(self, placement: str) -> list[str]:
+        """The scenarios that a placement serves."""
+        jobs = (job for sweep in self.sweeps.values() for job in sweep if job.name == placement)
+        return [scenario.config.name for job in jobs for scenario in job.scenarios]
 
     def marker(self, placement: PlannedPlacement) -> str:
         """The file that says that every record of a placement, as configured now, is there."""
@@ -82,13 +98,14 @@ def prefer_own_programs() -> None:
 
 def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Workflow:
     """Read and validate the configuration and plan the sweeps; raises TreespecError, writes nothing."""
-    settings = validated(WorkflowConfig, dict(config), str(CONFIG_DIR / "config.yaml"))
-    path = _platform_file(settings.platform)
-    platform = validated(Platform, _read_yaml(path), str(path))
+    own = {key: config[key] for key in config.keys() & WorkflowConfig.model_fields}
+    settings = validated(WorkflowConfig, own, str(CONFIG_DIR / "config.yaml"))
+    path = platform_file(settings.platform)
+    platform = load_platform(settings.platform, {key: config[key] for key in config.keys() - own.keys()})
     experiments = CONFIG_DIR / "experiments"
-    basic_test = validated(BasicTest, _read_yaml(experiments / "basic_test.yaml"), str(experiments / "basic_test.yaml"))
+    basic_test = validated(BasicTest, read_yaml(experiments / "basic_test.yaml"), str(experiments / "basic_test.yaml"))
     sweeps = {
-        name: validated(Sweep, _read_yaml(experiments / f"{name}.yaml"), str(experiments / f"{name}.yaml"))
+        name: validated(Sweep, read_yaml(experiments / f"{name}.yaml"), str(experiments / f"{name}.yaml"))
         for name in sweep_names
     }
     if unknown := sorted(platform.overrides.keys() - sweeps.keys()):
@@ -100,6 +117,7 @@ def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Work
         platform=platform,
         results=settings.results_dir / path.stem,
         sweeps={name: plan_sweep(name, sweep, platform, str(path)) for name, sweep in sweeps.items()},
+        basic_test_size=basic_test.size,
         basic_test=roles_of(basic_test.size, platform, str(path)),
         basic_test_prompts=prompts_of(basic_test.prompts, platform, str(path)),
     )
@@ -107,7 +125,9 @@ def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Work
 
 def write_plan(workflow: Workflow) -> None:
     """Job files and plans, rewritten only where they changed; markers whose records are gone are taken away."""
+    platform = yaml.safe_dump(workflow.platform.model_dump(mode="json"), sort_keys=False)
     try:
+        _write_if_changed(Path(workflow.platform_file), platform)
         for experiment, placements in workflow.sweeps.items():
             for placement in placements:
                 job = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
@@ -122,29 +142,6 @@ def write_plan(workflow: Workflow) -> None:
             received=error.strerror,
             fix="set results_dir in config/config.yaml to a folder you may write to",
         ) from error
-
-
-def _platform_file(platform: str) -> Path:
-    path = Path(platform) if platform.endswith((".yaml", ".yml")) else CONFIG_DIR / "platforms" / f"{platform}.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            "unknown platform",
-            where=str(CONFIG_DIR / "config.yaml"),
-            received=platform,
-            allowed=sorted(file.stem for file in (CONFIG_DIR / "platforms").glob("*.yaml")),
-            fix="name one of these, or give the path of a platform file",
-        )
-    return path
-
-
-def _read_yaml(path: Path) -> object:
-    try:
-        data: object = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError("configuration cannot be read", where=str(path), received=error.strerror) from error
-    except yaml.YAMLError as error:
-        raise ConfigError("not valid YAML", where=str(path), received=" ".join(str(error).split())) from error
-    return data
 
 
 def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[str, Any]:

@@ -80,7 +80,6 @@ class Platform(StrictModel):
     """config/platforms/<name>.yaml: the hardware, and which model and prompt file stands in which role."""
 
     description: str
-    arguments: dict[str, Argument] = Field(default_factory=dict, description="what the command line gives, by name")
     num_nodes: PositiveInt
     devices_per_node: PositiveInt
     device: Literal["cpu", "cuda"]
@@ -93,6 +92,7 @@ class Platform(StrictModel):
     sizes: dict[ModelSize, SizeRoles] = Field(min_length=1)
     prompts: dict[str, Path] = Field(min_length=1, description="prompt set of the paper -> file that stands for it")
     overrides: dict[str, Overrides] = Field(default_factory=dict, description="by experiment")
+    arguments: dict[str, Argument] = Field(default_factory=dict, description="what the command line gives, by name")
 
 
 class BasicTest(StrictModel):

@@ -36,7 +36,7 @@ def num_runs(project: Project) -> int:
 
 def test_one_job_per_placement(mechanics: Project) -> None:
     done = mechanics.snakemake("-n", "server_gpu_experiments")
-    assert jobs(done.stdout) == {"device_check": 1, "check_models": 1, "placement": 1, "server_gpu_experiments": 1}
+    assert jobs(done.stdout) == {"check_machine": 1, "check_models": 1, "placement": 1, "server_gpu_experiments": 1}
 
 
 def test_a_dry_run_costs_little_more_than_starting_snakemake(mechanics: Project) -> None:
