@@ -105,7 +105,7 @@ def file_in_place_of_the_folder(job: JobFolder) -> None:
 
 QKV = "model.layers.0.self_attn.q_proj.weight"
 MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
-    "unknown key": (in_placement(surprise=1), ["placement.surprise", "Extra inputs are not permitted"]),
+    "unknown key": (in_placement(surprise=1), ["placement: unknown key 'surprise'", "allowed: name, target"]),
     "unknown mode": (in_scenarios(mode="speculative"), ["'incremental', 'sequence' or 'tree'", "'speculative'"]),
     "max_requests 0": (in_scenarios(max_requests_per_batch=0), ["max_requests_per_batch", "(received 0)"]),
     "no target folder": (in_placement(target={"path": "gone/target"}), ["gone/target", "no such folder"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 
 import basic_test
 from engine.tests.checkpoints import text_of
-from engine.tests.conftest import ROOT, TinyModels
+from engine.tests.conftest import TinyModels
 from engine.tests.decoding import clear_texts, load, ragged_prompts
 from treespec.draft import SsmDrafter
 from treespec.draft import ssm as ssm_module
@@ -190,19 +189,6 @@ def test_planted_error_fails_the_check_that_guards_against_it(
     plant(monkeypatch)
     with pytest.raises(basic_test.CheckFailedError, match=failing):
         run_checks()
-
-
-def run_basic_test(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "basic_test.py"), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.mark.slow  # half a minute: the shipped pair, every mode, nothing shortened
-def test_shipped_pair_passes_and_says_so_on_the_last_line(tmp_path: Path) -> None:
-    done = run_basic_test("--output-dir", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "Test passed!"
-    assert all(check["holds"] for check in json.loads((tmp_path / "report.json").read_text()))
 
 
 def test_failure_is_told_with_status_1_and_without_the_passing_words(

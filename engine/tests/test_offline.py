@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -67,10 +68,12 @@ def test_run_as_a_process_connects_nowhere_and_talks_on_stderr_only(job: JobFold
     assert all(line.startswith("treespec: ") for line in done.stderr.splitlines())
 
 
-@pytest.mark.slow  # half a minute: every mode of the shipped pair
-def test_basic_test_as_the_default_run_calls_it_connects_nowhere(guarded: dict[str, str]) -> None:
-    done = python(guarded, "basic_test.py")
-    assert done.stdout.splitlines()[-1] == "Test passed!", done.stderr
+@pytest.mark.slow  # half a minute: every mode of the shipped pair, nothing shortened
+def test_basic_test_passes_on_the_shipped_pair_and_connects_nowhere(guarded: dict[str, str], tmp_path: Path) -> None:
+    done = python(guarded, "basic_test.py", "--output-dir", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "Test passed!"
+    assert all(check["holds"] for check in json.loads((tmp_path / "report.json").read_text()))
     assert attempts(guarded) == ""
 
 
