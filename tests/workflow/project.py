@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -93,6 +94,12 @@ def cpu_seconds() -> float:
     """CPU time of all programs called so far: what a call costs, whatever else runs on the machine."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def jobs(output: str) -> dict[str, int]:
+    """The table of jobs that a dry run ends with."""
+    table = re.findall(r"^(\w+) +(\d+)$", output[output.index("Job stats:") :], re.MULTILINE)
+    return {name: int(count) for name, count in table if name != "total"}
 
 
 def tiny_platform() -> dict[str, Any]:

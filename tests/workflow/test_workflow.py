@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.workflow.project import REPOSITORY, Project, cpu_seconds
+from tests.workflow.project import REPOSITORY, Project, cpu_seconds, jobs
 from tests.workflow.stand_ins import put_stand_ins
 
 EXPERIMENT_RULES = {"placement", "server_gpu_experiments"}
@@ -20,12 +20,6 @@ def mechanics(project: Project) -> Project:
     """A project whose programs are stand-ins."""
     put_stand_ins(project)
     return project
-
-
-def jobs(output: str) -> dict[str, int]:
-    """The table of jobs that a dry run ends with."""
-    table = re.findall(r"^(\w+) +(\d+)$", output[output.index("Job stats:") :], re.MULTILINE)
-    return {name: int(count) for name, count in table if name != "total"}
 
 
 def num_runs(project: Project) -> int:

@@ -1,0 +1,240 @@
+"""The shipped platforms: what they plan, what they say a machine lacks, and which arguments they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rules.machine import lacks
+from rules.plan_files import Workflow, plan_workflow
+from rules.platforms import load_platform
+from tests.workflow.project import REPOSITORY, Project, jobs
+from tests.workflow.stand_ins import put_stand_ins
+from treespec.errors import TreespecError
+
+MODES = ("incr_dec", "sequence_specinfer", "tree_specinfer")
+PAIR = "models/embedded/llama"
+OWN = {"platform": "local", "target": f"{PAIR}/target", "draft": f"{PAIR}/draft"}
+OWN_USAGE = "fix: snakemake --config platform=local target=PATH draft=PATH [device=cpu]"
+CPU = {"computes": True, "memory_mib": 8000}
+A10G = {"computes": True, "memory_mib": 22515}
+
+
+@pytest.fixture
+def shipped(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project with every platform, prompt and model that is shipped; the working directory is inside it."""
+    for path in (REPOSITORY / "config/platforms").glob("*.yaml"):
+        (project.folder / "config/platforms" / path.name).write_text(path.read_text())
+    for path in (REPOSITORY / "prompts").iterdir():
+        (project.folder / "prompts" / path.name).symlink_to(path)
+    (project.folder / "models/embedded").symlink_to(REPOSITORY / "models/embedded")
+    monkeypatch.chdir(project.folder)
+    return project
+
+
+def settings(config: dict[str, Any]) -> list[str]:
+    """A configuration as the command line takes it."""
+    return ["--config", *(f"{key}={value}" for key, value in config.items()), "--"]
+
+
+def names(workflow: Workflow) -> list[str]:
+    return [item.config.name for job in workflow.sweeps["server_gpu"] for item in job.scenarios]
+
+
+def paper_names(sizes: tuple[str, ...]) -> list[str]:
+    """The artifact's names of the paper's grid: three modes at five batch sizes."""
+    grid = [(size, batch_size, mode) for size in sizes for batch_size in (1, 2, 4, 8, 16) for mode in MODES]
+    return [f"server_{size}-{batch_size}_batchsize-{mode}" for size, batch_size, mode in grid]
+
+
+def machine(*gpus: dict[str, Any], max_ranks: int = 1) -> dict[str, Any]:
+    return {"cpu": CPU, "gpus": list(gpus), "max_ranks": max_ranks}
+
+
+def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    workflow = plan_workflow(config, ["server_gpu"])
+    sizes = {size: roles for size, roles in workflow.platform.sizes.items() if size in workflow.sizes()}
+    return lacks(workflow.platform, sizes, here)
+
+
+@pytest.mark.parametrize(
+    ("config", "num_placements", "num_scenarios"),
+    [({"platform": "laptop"}, 1, 12), ({"platform": "single_gpu"}, 1, 15), ({"platform": "g5"}, 3, 45), (OWN, 1, 12)],
+    ids=lambda value: value["platform"] if isinstance(value, dict) else None,
+)
+def test_jobs_and_scenarios(shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int) -> None:
+    workflow = plan_workflow(config, ["server_gpu"])
+    assert len(workflow.sweeps["server_gpu"]) == num_placements
+    assert len(set(names(workflow))) == num_scenarios
+    done = shipped.snakemake("-n", *settings(config), "basic_test", "server_gpu_experiments")
+    assert jobs(done.stdout) == {
+        "check_machine": 1,
+        "engine_wheel": 1,
+        "check_models": 1,
+        "check_modes": 1,
+        "basic_test": 1,
+        "placement": num_placements,
+        "server_gpu_experiments": 1,
+    }
+    assert [name for name in names(workflow) if name not in done.stdout.split()] == []
+
+
+def test_every_shipped_platform_is_counted_above() -> None:
+    shipped = {path.stem for path in (REPOSITORY / "config/platforms").glob("*.yaml")}
+    assert shipped == {"laptop", "single_gpu", "g5", "local"}
+
+
+def test_g5_is_the_papers_grid_models_and_degrees(shipped: Project) -> None:
+    workflow = plan_workflow({"platform": "g5"}, ["server_gpu"])
+    assert names(workflow) == paper_names(("small", "medium", "large"))
+    placements = {job.name: job.job.placement for job in workflow.sweeps["server_gpu"]}
+    ranks = {
+        name: (item.tensor_parallel_degree, item.pipeline_parallel_degree, item.target.hub_id, item.drafts[0].hub_id)
+        for name, item in placements.items()
+    }
+    assert ranks == {
+        "server_gpu-small": (1, 1, "huggyllama/llama-7b", "JackFram/llama-68m"),
+        "server_gpu-medium": (4, 1, "facebook/opt-30b", "facebook/opt-125m"),
+        "server_gpu-large": (4, 2, "huggyllama/llama-65b", "JackFram/llama-68m"),
+    }
+    assert {item.dtype for item in placements.values()} == {"float16"}
+
+
+def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> None:
+    assert names(plan_workflow({"platform": "single_gpu"}, ["server_gpu"])) == paper_names(("small",))
+
+
+@pytest.mark.parametrize(
+    ("platform", "parts"),
+    [
+        (
+            "g5",
+            [
+                "CUDA devices: 4 needed, 0 here | ranks: 4 for medium, 8 for large needed, the engine runs 1 | model",
+                "models/hub/facebook/opt-30b (hub: facebook/opt-30b)",
+            ],
+        ),
+        ("single_gpu", ["CUDA devices: 1 needed, 0 here | model folders that are not there: models/hub/huggyllama"]),
+    ],
+)
+def test_what_this_machine_lacks_is_one_line_and_nothing_starts(
+    shipped: Project, platform: str, parts: list[str]
+) -> None:
+    put_stand_ins(shipped)
+    done = shipped.snakemake(*settings({"platform": platform}), "basic_test", "server_gpu_experiments")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("error: this machine")]
+    assert [part for part in parts if part not in line] == []
+    assert [call.split()[0] for call in (shipped.folder / "calls.txt").read_text().splitlines()] == ["describe"]
+    results = shipped.folder / "results" / platform
+    assert {path.name for path in results.iterdir()} == {"jobs", "plan", "logs", "platform.yaml"}
+    assert [path.name for path in (results / "logs").iterdir()] == ["check_machine.log"]
+
+
+def test_a_machine_that_has_everything_lacks_nothing(shipped: Project) -> None:
+    assert lacking({"platform": "laptop"}, machine()) == []
+    assert lacking(OWN, machine()) == []
+    for size in plan_workflow({"platform": "g5"}, ["server_gpu"]).platform.sizes.values():
+        for model in (size.target, *size.drafts):
+            model.path.mkdir(parents=True, exist_ok=True)
+            (model.path / "model.safetensors").touch()
+    assert lacking({"platform": "single_gpu"}, machine(A10G)) == []
+    assert lacking({"platform": "g5"}, machine(A10G, A10G, A10G, A10G, max_ranks=8)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "gpus", "told"),
+    [
+        (OWN | {"device": "cuda"}, [], "CUDA devices: 1 needed, 0 here"),
+        ({"platform": "g5"}, [A10G, A10G], "CUDA devices: 4 needed, 2 here"),
+        ({"platform": "g5"}, [A10G] * 3 + [CPU], "memory of each device: 21890 MiB needed, 8000 here"),
+        ({"platform": "single_gpu"}, [A10G | {"computes": False}], "cuda devices that compute wrongly: [0]"),
+    ],
+)
+def test_a_part_that_is_lacking_is_told(
+    shipped: Project, config: dict[str, str], gpus: list[dict[str, Any]], told: str
+) -> None:
+    assert told in lacking(config, machine(*gpus))
+
+
+def test_weights_that_arrive_are_another_marker(shipped: Project) -> None:
+    def markers() -> dict[str, str]:
+        workflow = plan_workflow({"platform": "g5"}, ["server_gpu"])
+        return {job.name: job.fingerprint for job in workflow.sweeps["server_gpu"]}
+
+    before = markers()
+    folder = shipped.folder / "models/hub/facebook/opt-125m"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    after = markers()
+    assert {name for name in before if before[name] != after[name]} == {"server_gpu-medium"}
+
+
+def test_ranks_share_layers_inside_a_node_only(shipped: Project) -> None:
+    shipped.edit("platforms/g5.yaml", lambda data: data["sizes"]["medium"].update(tensor_parallel_degree=8))
+    with pytest.raises(TreespecError, match=r"received: tensor_parallel_degree 8; allowed: at most 4"):
+        plan_workflow({"platform": "g5"}, ["server_gpu"])
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"platform": "local"}, ["needs target and draft;", OWN_USAGE]),
+        ({"platform": "local", "target": f"{PAIR}/target"}, ["needs draft;", OWN_USAGE]),
+        (OWN | {"draft": ""}, ["needs draft;", OWN_USAGE]),
+        (OWN | {"draft": "nowhere"}, ["draft is not there", "received: nowhere", OWN_USAGE]),
+        (OWN | {"prompts": "nowhere.json"}, ["prompts is not there", "a JSON list of strings", OWN_USAGE]),
+        (OWN | {"target": "prompts"}, ["model folder holds no weights; where: prompts; received: no *.safetensors"]),
+        (OWN | {"device": "tpu"}, ["device: Input should be 'cpu' or 'cuda' (received 'tpu')"]),
+        (OWN | {"size": "7b"}, ["unknown key 'size'", "platform local", "allowed: platform, results_dir, target"]),
+        (OWN | {"platform": "laptop"}, ["unknown key 'draft', 'target'", "platform laptop; allowed: platform,"]),
+    ],
+)
+def test_arguments_that_do_not_do_are_told(shipped: Project, config: dict[str, str], parts: list[str]) -> None:
+    with pytest.raises(TreespecError) as caught:
+        plan_workflow(config, ["server_gpu"])
+    assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_a_missing_path_is_one_line_of_snakemake(shipped: Project) -> None:
+    done = shipped.snakemake("-n", *settings(OWN | {"target": "nowhere"}), "server_gpu_experiments")
+    assert done.returncode == 1
+    assert sum("target is not there" in line and OWN_USAGE in line for line in done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stdout
+
+
+def test_arguments_stand_in_their_places(shipped: Project) -> None:
+    given = {"target": f"{PAIR}/target", "draft": f"{PAIR}/draft", "device": "cuda", "num_prompts": 3}
+    platform = load_platform("local", given)
+    assert platform.sizes["small"].target.path == Path(PAIR, "target")
+    assert platform.sizes["small"].drafts[0].path == Path(PAIR, "draft")
+    assert platform.device == "cuda"
+    assert platform.prompts == {"chatgpt": Path("prompts/mixed.json")}
+    assert platform.overrides["server_gpu"].num_prompts == 3
+
+
+def test_a_placeholder_of_no_argument_is_refused(shipped: Project) -> None:
+    shipped.edit("platforms/local.yaml", lambda data: data.update(dtype="${kind}"))
+    with pytest.raises(TreespecError, match=r"placeholder of no argument.*received: \$\{kind\}"):
+        load_platform("local", {"target": PAIR, "draft": PAIR})
+
+
+@pytest.mark.slow
+def test_two_folders_of_ones_own_go_the_whole_way(shipped: Project) -> None:
+    def shrink(platform: dict[str, Any]) -> None:
+        platform["overrides"]["server_gpu"].update(batch_sizes=[1], num_repeats=1, max_new_tokens=8)
+
+    shipped.edit("platforms/local.yaml", shrink)
+    for target in ("server_gpu_experiments", "figures"):
+        done = shipped.snakemake(*settings(OWN | {"num_prompts": 2}), target, timeout=300)
+        assert done.returncode == 0, done.stdout
+    results = shipped.folder / "results/local"
+    metas = [json.loads(path.read_text()) for path in (results / "raw").glob("*.meta.json")]
+    assert [meta["status"] for meta in metas] == ["ok"] * 3
+    assert (results / "figures/server_latency.png").stat().st_size > 0
+    resolved = yaml.safe_load((results / "platform.yaml").read_text())
+    assert resolved["sizes"]["small"]["target"]["path"] == f"{PAIR}/target"
