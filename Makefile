@@ -7,7 +7,8 @@ FAST := not slow and not ssh and not kill
 
 # Empty: what config/config.yaml says. Else a name in config/platforms/ or the path of a platform file.
 PLATFORM ?=
-SNAKEMAKE := $(BIN)/snakemake $(if $(PLATFORM),--config platform=$(PLATFORM))
+# --config=..., since what follows --config and a space is taken for configuration, targets too.
+SNAKEMAKE := $(BIN)/snakemake $(if $(PLATFORM),--config=platform=$(PLATFORM))
 
 enough = $(shell $(1) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "")' 2>/dev/null)
 # Found on first use and kept, so that a call that has nothing to set up looks for nothing.

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.workflow.project import REPOSITORY, Project, cpu_seconds, jobs
 from tests.workflow.stand_ins import put_stand_ins
@@ -150,15 +149,3 @@ def test_rules_call_programs(project: Project) -> None:
 def test_lint(project: Project) -> None:
     done = project.snakemake("--lint")
     assert done.returncode == 0, done.stdout
-
-
-def test_environments_pin_what_the_lock_pins() -> None:
-    pins: dict[str, set[str]] = {}
-    for file in ("requirements.lock", "requirements-torch.txt"):
-        for name, version in re.findall(r"^([\w-]+)==([^\s;]+)", (REPOSITORY / file).read_text(), re.MULTILINE):
-            pins.setdefault(name, set()).add(version)
-    for path in (REPOSITORY / "envs").glob("*.yaml"):
-        pip = next(item["pip"] for item in yaml.safe_load(path.read_text())["dependencies"] if isinstance(item, dict))
-        for requirement in pip:
-            name, version = requirement.split("==")
-            assert version in pins[name], f"{path.name} pins {requirement}, the lock {pins[name]}"
