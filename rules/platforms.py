@@ -90,7 +90,7 @@ def _usage(platform: str, arguments: Mapping[str, Argument]) -> str:
         else f"[{name}={'PATH' if argument.is_path else argument.default}]"
         for name, argument in arguments.items()
     ]
-    return " ".join(("snakemake --config", f"platform={platform}", *parts))
+    return " ".join(("snakemake TARGET --config", f"platform={platform}", *parts))
 
 
 def _filled(data: Any, values: Mapping[str, object], where: str) -> Any:

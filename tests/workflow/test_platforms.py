@@ -19,7 +19,7 @@ from treespec.errors import TreespecError
 MODES = ("incr_dec", "sequence_specinfer", "tree_specinfer")
 PAIR = "models/embedded/llama"
 OWN = {"platform": "local", "target": f"{PAIR}/target", "draft": f"{PAIR}/draft"}
-OWN_USAGE = "fix: snakemake --config platform=local target=PATH draft=PATH [device=cpu]"
+OWN_USAGE = "fix: snakemake TARGET --config platform=local target=PATH draft=PATH [device=cpu]"
 CPU = {"computes": True, "memory_mib": 8000}
 A10G = {"computes": True, "memory_mib": 22515}
 
@@ -102,6 +102,14 @@ def test_g5_is_the_papers_grid_models_and_degrees(shipped: Project) -> None:
         "server_gpu-large": (4, 2, "huggyllama/llama-65b", "JackFram/llama-68m"),
     }
     assert {item.dtype for item in placements.values()} == {"float16"}
+
+
+def test_a_dry_run_of_g5_names_the_45_scenarios(shipped: Project) -> None:
+    """In the form that the Makefile uses: a platform first, then targets."""
+    done = shipped.snakemake("-n", "--config=platform=g5", "server_gpu_experiments")
+    named = [word for word in done.stdout.split() if "_batchsize-" in word]
+    assert sorted(named) == sorted(paper_names(("small", "medium", "large")))
+    assert len(named) == 45
 
 
 def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> None:
