@@ -1,0 +1,158 @@
+"""``treespec compare`` and ``treespec describe``: any two folders, three modes, one table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.tests.checkpoints import text_of
+from engine.tests.conftest import TinyModels
+from engine.tests.decoding import Pair
+from treespec import cli
+from treespec.serving import comparison
+
+SHORT = ("--max-new-tokens", "6", "--repeats", "2", "--threads", "1")
+
+
+@pytest.fixture
+def prompts(gqa: Pair, tmp_path: Path) -> Path:
+    """Prompts with clear greedy texts and no special tokens."""
+    texts = [text_of(list(text.prompt)) for text in gqa.texts if min(text.prompt) > 2]
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps(texts[:4]))
+    return path
+
+
+def compare(pair: Pair, prompts: Path, *options: str) -> int:
+    arguments = ["compare", str(pair.target_folder), str(pair.draft_folder), "--prompts", str(prompts), *SHORT]
+    return cli.main([*arguments, *options])
+
+
+def test_table_has_a_row_per_mode_and_batch_size(gqa: Pair, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(gqa, prompts, "--batch-size", "1,3", "--tree", "2,2,1") == 0
+    out = capsys.readouterr().out
+    header, *rows = out.splitlines()[:7]
+    assert header.split()[:3] == ["batch", "mode", "expansion"]
+    assert [row.split()[:2] for row in rows] == [[b, m] for b in "13" for m in ("incremental", "sequence", "tree")]
+    assert all(row.endswith("yes") for row in rows)
+    assert "<2,2,1>" in rows[2]
+    assert "4 prompts" in out
+
+
+def test_json_holds_everything_measured(gqa: Pair, prompts: Path, tmp_path: Path) -> None:
+    path = tmp_path / "comparison.json"
+    assert compare(gqa, prompts, "--json", str(path)) == 0
+    measured = json.loads(path.read_text())
+    rows = measured["rows"]
+    assert [(row["batch_size"], row["mode"]) for row in rows][:3] == [(1, "incremental"), (1, "sequence"), (1, "tree")]
+    for row in rows:
+        assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
+        assert row["ms_per_token"] > 0
+        assert row["divergence"] is None
+        assert row["tokens_per_step"] >= 1
+    assert (rows[0]["speedup"], rows[0]["tokens_per_step"]) == (1, 1)
+    assert rows[2]["tokens_per_step"] > 1
+    assert measured["num_prompts"] == 4
+
+
+def test_tokens_that_differ_are_told_with_status_1(
+    gqa: Pair, prompts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve_pass = comparison.serve_pass
+
+    def with_an_error(*arguments: object) -> comparison.ServedPass:
+        served = serve_pass(*arguments)  # type: ignore[arg-type]
+        if arguments[1].mode == "tree":  # type: ignore[attr-defined]
+            served.requests[2].output_token_ids[3] = 0
+        return served
+
+    monkeypatch.setattr(comparison, "serve_pass", with_an_error)
+    assert compare(gqa, prompts, "--batch-size", "2") == 1
+    captured = capsys.readouterr()
+    tree = next(line for line in captured.out.splitlines() if " tree " in line)
+    assert "NO: prompt 2, token 3: incremental" in tree
+    assert tree.endswith("here 0")
+    assert "different tokens" in captured.err
+
+
+def test_default_prompts_are_served_by_any_tokenizer(tiny: TinyModels, capsys: pytest.CaptureFixture[str]) -> None:
+    """Random models may have near-ties on them, so that only the form is looked at."""
+    status = cli.main(["compare", str(tiny.target("mha")), str(tiny.draft("mha")), *SHORT, "--batch-size", "4"])
+    assert status in (0, 1)
+    assert "8 prompts" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--repeats", "0"), "num_repeats"),
+        (("--max-new-tokens", "5000"), "beyond the positions"),
+        (("--tree", "1,1"), "which is sequence"),
+        (("--tree", "8,8,8"), "allowed: max_tree_nodes = 64"),
+        (("--dtype", "float16"), "float32 or bfloat16"),
+        (("--prompts", "gone.json"), "gone.json"),
+        (("--json", "gone/out.json"), "does not exist"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistake_is_one_line(
+    options: tuple[str, ...], told: str, gqa: Pair, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(gqa, prompts, *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("treespec: error: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_folder_that_is_not_there_is_told(
+    role: str, gqa: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = {"target": gqa.target_folder, "draft": gqa.draft_folder} | {role: tmp_path / "gone"}
+    assert cli.main(["compare", *map(str, folders.values()), *SHORT]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "gone") in line
+
+
+def test_speedup_is_paired_and_its_interval_is_reproducible(
+    gqa: Pair, prompts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every request of tree mode is made to take half the time of its incremental twin."""
+    serve_pass = comparison.serve_pass
+
+    def timed(*arguments: object) -> comparison.ServedPass:
+        served = serve_pass(*arguments)  # type: ignore[arg-type]
+        for index, profile in enumerate(served.profiles):
+            factor = {"incremental": 4, "sequence": 1, "tree": 2}[arguments[1].mode]  # type: ignore[attr-defined]
+            profile.start_us, profile.finish_us = 0, factor * (index + 1) * 6000
+        return served
+
+    monkeypatch.setattr(comparison, "serve_pass", timed)
+    path = tmp_path / "comparison.json"
+    compare(gqa, prompts, "--batch-size", "1", "--json", str(path))
+    rows = {row["mode"]: row for row in json.loads(path.read_text())["rows"]}
+    assert [rows[mode]["speedup"] for mode in ("incremental", "sequence", "tree")] == [1, 4, 2]
+    assert (rows["tree"]["speedup_low"], rows["tree"]["speedup_high"]) == (2, 2)
+    assert rows["incremental"]["ms_per_token"] == pytest.approx(4 * 2.5)
+
+
+def test_picture_is_drawn(gqa: Pair, prompts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "comparison.png"
+    assert compare(gqa, prompts, "--png", str(path)) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_description_of_this_machine_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["describe"]) == 0
+    described = json.loads(capsys.readouterr().out)
+    assert described["cpu"]["computes"] is True
+    assert described["cpu"]["memory_mib"] > 100
+    assert {"commit", "cpu", "num_threads", "python", "torch", "treespec"} <= set(described["environment"])
+    assert cli.main(["describe", "--output", str(tmp_path / "device.json")]) == 0
+    assert set(json.loads((tmp_path / "device.json").read_text())) == set(described)
+    assert cli.main(["describe", "--output", "/dev/null/device.json"]) == 2
