@@ -35,5 +35,5 @@ rule engine_wheel:
     conda:
         "../envs/engine.yaml"
     shell:
-        '(folder="$PWD/$(dirname {output:q})"; cd engine && python -m hatchling build --target wheel --directory "$folder")'
+        '(folder="$(realpath "$(dirname {output:q})")"; cd engine && python -m hatchling build --target wheel --directory "$folder")'
         " > {log:q} 2>&1"

@@ -89,6 +89,14 @@ def test_results_folder_that_cannot_be_written(mechanics: Project) -> None:
     assert "Traceback" not in done.stdout
 
 
+def test_wheel_and_machine_lie_with_the_results_wherever_these_are(mechanics: Project) -> None:
+    results = mechanics.folder / "else where"
+    done = mechanics.snakemake("engine", "--config", f"results_dir={results}")
+    assert done.returncode == 0, done.stdout
+    assert len(list(results.glob("tiny/engine/treespec-*.whl"))) == 1
+    assert (results / "tiny/machine.json").exists()
+
+
 def test_experiments_run_once_and_records_rule(mechanics: Project) -> None:
     done = mechanics.snakemake("server_gpu_experiments")
     assert done.returncode == 0, done.stdout
