@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +19,6 @@ from treespec.serving.exclusion import exclusive_run
 from treespec.serving.job import Job
 
 PATIENCE_S = 60
-PARENT = """
-import subprocess, sys, time
-print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
-time.sleep(600)
-"""
-
-on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux' parent-death signal")
 
 
 @contextmanager
@@ -45,14 +37,6 @@ def wait_for(what: str, condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process computes; one that nobody has reaped yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def test_second_run_waits_naming_the_holder_and_then_skips_what_is_done(job: JobFolder) -> None:
@@ -115,35 +99,6 @@ def test_interrupt_keeps_finished_records_and_says_so(job: JobFolder) -> None:
     assert err.splitlines()[-1] == "treespec: interrupted; finished records are kept, the same command goes on"
     assert "Traceback" not in err
     assert job.complete()
-
-
-@on_linux
-@pytest.mark.kill
-@pytest.mark.parametrize("dies", [True, False], ids=["with --die-with-parent", "without it"])
-def test_engine_ends_with_its_parent_if_told_to(job: JobFolder, dies: bool) -> None:
-    job.change(num_repeats=100_000)
-    command = [sys.executable, "-m", "treespec", *job.write(), *["--die-with-parent"][: int(dies)]]
-    environment = job.subprocess_environment()
-    log = job.root / "engine.log"
-    with open(log, "w") as stderr:
-        parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT, *command], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
-        )
-    with ended(parent):
-        assert parent.stdout is not None
-        engine = int(parent.stdout.readline())
-        try:
-            wait_for("the first pass", lambda: "[1/" in log.read_text())
-            parent.kill()
-            parent.wait()
-            if dies:
-                wait_for("the engine's end", lambda: not is_running(engine))
-            else:
-                time.sleep(1)
-                assert is_running(engine), "it ended without being told to"
-        finally:
-            if is_running(engine):
-                os.kill(engine, signal.SIGKILL)
 
 
 @pytest.mark.kill

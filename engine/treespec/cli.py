@@ -37,7 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve the scenarios of a job file and write their records")
     run.add_argument("--config", type=Path, required=True, help="job file: a placement and its scenarios")
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
-    run.add_argument("--die-with-parent", action="store_true", help="end when the process that started this one ends")
     run.set_defaults(command=_run)
     add_compare(commands)
     describe = commands.add_parser("describe", help="print this machine's devices as JSON")
@@ -49,11 +48,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from treespec.config import load_run_config
     from treespec.metrics.records import RecordFolder
-    from treespec.serving.exclusion import die_with_parent, exclusive_run
+    from treespec.serving.exclusion import exclusive_run
     from treespec.serving.job import Job
 
-    if args.die_with_parent:
-        die_with_parent()
     config = load_run_config(args.config)
     folder = RecordFolder(args.output_dir).folder
     with exclusive_run(folder):

@@ -1,13 +1,10 @@
-"""One measuring run at a time: per results folder and per host; and no engine that outlives its workflow."""
+"""One measuring run at a time: per results folder and per host."""
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +13,6 @@ from typing import IO
 
 from treespec.errors import OutputError
 from treespec.log import say
-
-PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -52,14 +47,3 @@ def _opened(path: Path) -> IO[str]:
         return open(path, "a+", encoding="utf-8")
     except OSError as error:
         raise OutputError("lock file cannot be opened", where=str(path), received=error.strerror) from error
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the one that started it ends (Linux); refuse to start orphaned."""
-    if not sys.platform.startswith("linux"):
-        say("--die-with-parent needs Linux and has no effect here")
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before the call
-        sys.exit("the process that started this run has ended")
