@@ -18,7 +18,8 @@ from engine.tests.offline.sitecustomize import refuse_connection
 from treespec.serving.prompts import read_prompt_file
 
 ROOT = Path(__file__).parents[2]
-NUM_TEXTS, TEXT_TOKENS, LONGEST_PROMPT = 9, 28, 40
+NUM_TEXTS, TEXT_TOKENS, LONGEST_PROMPT = 6, 24, 40
+MANY_TEXTS = 9  # of the pairs that are served in every batch size
 DRAFT_NOISE = 0.05  # of each weight's spread: the draft then agrees on about two tokens of three
 
 
@@ -66,8 +67,9 @@ class TinyModels:
         """Target, draft and prompts with known greedy texts."""
         if variant not in self._pairs:
             shape, folder = VARIANTS[variant], self.target(variant)
-            candidates = ragged_prompts(shape.seed, 4 * NUM_TEXTS, LONGEST_PROMPT, shape.vocab_size)
-            texts = clear_texts(load(folder, torch.float64).decoder, candidates, TEXT_TOKENS, NUM_TEXTS)
+            candidates = ragged_prompts(shape.seed, 4 * MANY_TEXTS, LONGEST_PROMPT, shape.vocab_size)
+            count = MANY_TEXTS if variant == "gqa" else NUM_TEXTS
+            texts = clear_texts(load(folder, torch.float64).decoder, candidates, TEXT_TOKENS, count)
             self._pairs[variant] = Pair(folder, self.draft(variant), texts)
         return self._pairs[variant]
 
@@ -113,5 +115,5 @@ def embedded(embedded_dir: Path) -> Pair:
     target = load(embedded_dir / "target", torch.float64)
     texts = read_prompt_file(ROOT / "prompts" / "mixed.json")
     ids = [target.tokenizer.encode(text)[: 5 + 3 * index] for index, text in enumerate(texts[:24])]
-    known: tuple[GreedyText, ...] = clear_texts(target.decoder, ids, TEXT_TOKENS, NUM_TEXTS)
+    known: tuple[GreedyText, ...] = clear_texts(target.decoder, ids, TEXT_TOKENS, MANY_TEXTS)
     return Pair(embedded_dir / "target", embedded_dir / "draft", known)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,20 @@ def test_description_of_this_machine_is_json(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["describe", "--output", str(tmp_path / "device.json")]) == 0
     assert set(json.loads((tmp_path / "device.json").read_text())) == set(described)
     assert cli.main(["describe", "--output", "/dev/null/device.json"]) == 2
+
+
+def test_model_larger_than_memory_is_told_before_it_is_mapped(
+    gqa: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A sparse file: the header promises 4 TiB, the disk holds the header.
+    folder, num_bytes = tmp_path / "huge", 1 << 42
+    shutil.copytree(gqa.target_folder, folder)
+    tensor = {"dtype": "F16", "shape": [num_bytes // 2], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"model.norm.weight": tensor}).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + num_bytes)
+    assert cli.main(["compare", str(folder), str(gqa.draft_folder), *SHORT]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the model is larger than the free memory" in line
+    assert f"{(num_bytes * 2) >> 20} MiB of weights in float32" in line

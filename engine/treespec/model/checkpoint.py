@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from treespec.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
 class Checkpoint:
@@ -58,6 +62,11 @@ class Checkpoint:
                 received=", ".join(extra[:5]) + (f" and {len(extra) - 5} more" if len(extra) > 5 else ""),
             )
 
+    def num_elements(self) -> int:
+        """Elements of all tensors, from the headers alone."""
+        headers = [_header(path) for path in sorted(set(self._files.values()))]
+        return sum(math.prod(shape) for header in headers for shape in header.values())
+
     def __contains__(self, name: str) -> bool:
         return name in self._files
 
@@ -84,10 +93,23 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
             where=str(path),
             allowed="model.safetensors, or shards with model.safetensors.index.json",
         )
+    return dict.fromkeys(_header(path), path)
+
+
+def _header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor names and shapes of a safetensors file, read without mapping it: it may be larger than the memory."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict.fromkeys(file.keys(), path)
-    except (OSError, SafetensorError) as error:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"header of {length} bytes")
+            entries = json.loads(file.read(length))
+        entries.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if path.stat().st_size != 8 + length + end:
+            raise ValueError(f"{path.stat().st_size} bytes where the header says {8 + length + end}")
+        return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 

@@ -11,6 +11,7 @@ from treespec.errors import ConfigError
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder
 from treespec.model.families import FAMILIES
+from treespec.model.memory import require_room
 from treespec.model.spec import architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
 from treespec.parallel.mesh import ParallelMesh
@@ -28,12 +29,13 @@ class LoadedModel:
 
 
 def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
-    """Read, inflate where asked, and build. Raises CheckpointError or ConfigError before anything is computed."""
+    """Read, inflate where asked, and build. Raises TreespecError before anything is computed."""
     config = read_config(ref.path)
     family = FAMILIES.get(architecture_of(config, ref.path), where=str(ref.path / "config.json"))
     spec = family.spec(config, ref.path)
     tokenizer = TextTokenizer.load(ref.path)
     checkpoint = Checkpoint(ref.path)
+    require_room(checkpoint, ref, spec, dtype, device)
     weights = family.read_weights(spec, checkpoint)
     checkpoint.finish()
     if ref.inflation is not None:

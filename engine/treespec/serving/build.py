@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from treespec.config import Placement, Scenario
@@ -14,14 +13,13 @@ from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.errors import CapacityError, ConfigError
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
+from treespec.model.memory import MIB, free_bytes
 from treespec.parallel.mesh import MAX_RANKS, ParallelMesh
 from treespec.request import Request, SamplingParams
 from treespec.runner import ModelRunner, cache_shape
 from treespec.scheduler import Scheduler
 from treespec.serving.engine import Engine
 from treespec.verify import GreedyVerifier
-
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _require_memory(
     needed = 0
     for decoder in decoders:
         needed += cache_shape(decoder, num_regions, _region_capacity(placement)).num_bytes(dtype)
-    free = _free_bytes(device)
+    free = free_bytes(device)
     budget = int(free * placement.cache_fraction)
     if needed > budget:
         per_request = needed // num_regions
@@ -147,9 +145,3 @@ def _require_memory(
             f"enough for {budget // per_request} requests",
             fix="lower the batch size or max_sequence_length, or raise cache_fraction",
         )
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
