@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads fight on a shared machine
 
@@ -85,7 +86,7 @@ def main() -> int:
     return 0 if all(row["equal"] for rows in report["batches"].values() for row in rows) else 1
 
 
-def measure(settings: Settings, batch_sizes: Sequence[int]) -> dict:
+def measure(settings: Settings, batch_sizes: Sequence[int]) -> dict[str, Any]:
     """Load both implementations and time every method at every batch size."""
     scenario = _scenario(settings, (1,) * 8, max(batch_sizes))
     placement = Placement(
@@ -157,7 +158,7 @@ def _methods(
 
 def _measure_batch(
     batch_size: int, methods: dict[str, Generate], prompts: list[list[int]], settings: Settings
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """One row per method. A unit of work is one prompt (batch 1) or the whole list (larger batches)."""
     units = [[prompt] for prompt in prompts] if batch_size == 1 else [prompts]
     names = list(methods)
@@ -182,7 +183,7 @@ def _measure_batch(
     return [_row(name, seconds[name], seconds[baseline], tokens[name] == tokens[baseline], per_token) for name in names]
 
 
-def _row(name: str, seconds: list[float], baseline: list[float], equal: bool, num_tokens: int) -> dict:
+def _row(name: str, seconds: list[float], baseline: list[float], equal: bool, num_tokens: int) -> dict[str, Any]:
     ms = np.array(seconds) * 1000 / num_tokens
     ratios = np.array(seconds) / np.array(baseline)
     rng = np.random.default_rng(0)
@@ -201,7 +202,7 @@ def _row(name: str, seconds: list[float], baseline: list[float], equal: bool, nu
     }
 
 
-def table(report: dict) -> str:
+def table(report: dict[str, Any]) -> str:
     """Markdown: one table per batch size; the ratio is time over transformers' incremental time."""
     environment = report["environment"]
     versions = f"torch {environment['torch']}, transformers {environment['transformers']}"

@@ -24,27 +24,50 @@ TRANSFORMERS_METHODS: dict[str, dict[str, Any]] = {
 
 
 class TransformersPeer:
-    """A target, inflated like ours, and its draft as ordinary transformers models in float32."""
+    """A target, inflated like ours, and its draft as ordinary transformers models; without a draft it never assists."""
 
-    def __init__(self, target: Path, draft: Path, inflation: Inflation | None) -> None:
-        self._target = _load(target, inflation)
-        self._draft = _load(draft, None)
+    def __init__(
+        self,
+        target: Path,
+        draft: Path | None,
+        inflation: Inflation | None,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> None:
+        self._device = device
+        self._target = _load(target, inflation, dtype).to(device)
+        self._draft = None if draft is None else _load(draft, None, dtype).to(device)
         for model in (self._target, self._draft):
-            model.generation_config.eos_token_id = None  # every method generates the same number of tokens
+            if model is not None:
+                model.generation_config.eos_token_id = None  # every method generates the same number of tokens
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the target, a tied table counted once."""
+        return sum(parameter.numel() for parameter in self._target.parameters())
 
     @torch.inference_mode()
-    def generate(self, method: str, prompts: Sequence[Sequence[int]], num_tokens: int) -> list[list[int]]:
-        """Greedy continuations of exactly ``num_tokens``; one prompt, or several padded on the left."""
+    def generate(
+        self, method: str, prompts: Sequence[Sequence[int]], num_tokens: int, eos_token_ids: Sequence[int] = ()
+    ) -> list[list[int]]:
+        """Greedy continuations of ``num_tokens``; one prompt, or several padded on the left.
+
+        Without ``eos_token_ids`` all have exactly that length; else what follows one of these is padding.
+        """
         options = dict(TRANSFORMERS_METHODS[method])
+        if eos_token_ids:
+            options["eos_token_id"] = list(eos_token_ids)
         if (assistant := options.pop("assistant", None)) is not None:
+            assert self._draft is not None
             options["assistant_model"] = self._draft
             self._draft.generation_config.update(**_assistant_settings(assistant))
         longest = max(map(len, prompts))
-        ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        gaps = [longest - len(prompt) for prompt in prompts]
+        ids = torch.tensor([[0] * gap + list(prompt) for gap, prompt in zip(gaps, prompts, strict=True)])
+        mask = torch.tensor([[0] * gap + [1] * len(prompt) for gap, prompt in zip(gaps, prompts, strict=True)])
         out = self._target.generate(
-            ids,
-            attention_mask=mask,
+            ids.to(self._device),
+            attention_mask=mask.to(self._device),
             do_sample=False,
             max_new_tokens=num_tokens,
             pad_token_id=0,
@@ -65,9 +88,9 @@ def _assistant_settings(assistant: dict[str, Any]) -> dict[str, Any]:
     return {**assistant, "num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
 
 
-def _load(folder: Path, inflation: Inflation | None) -> Any:
+def _load(folder: Path, inflation: Inflation | None, dtype: torch.dtype) -> Any:
     if inflation is None:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
     config = read_config(folder)
     family = FAMILIES.get(architecture_of(config, folder))
     spec = family.spec(config, folder)
@@ -76,7 +99,7 @@ def _load(folder: Path, inflation: Inflation | None) -> Any:
     for key, value in _config_of(spec).items():
         if hasattr(larger, key):
             setattr(larger, key, value)
-    model = AutoModelForCausalLM.from_config(larger, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_config(larger, dtype=dtype).eval()
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}, (missing, unexpected)
     model.tie_weights()

@@ -15,6 +15,11 @@ SIZES = ("small", "medium", "large")
 ARTIFACT_MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
 """Our name of a mode -> the name in the artifact's file names and columns."""
 
+PEERS = ("transformers",)
+"""Third parties that serve the incremental scenarios; each is a mode of its own, named alike everywhere."""
+
+_MODE_NAMES = ARTIFACT_MODES | {peer: peer for peer in PEERS}
+
 # The scenario's name becomes a file name, so that nothing may lead out of the raw folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -37,7 +42,7 @@ class PlannedScenario:
     @property
     def variant(self) -> str:
         """What the name adds to the artifact's own: "" for the artifact's settings, else "-key_value" parts."""
-        return self.scenario.partition(ARTIFACT_MODES[self.mode])[2]
+        return self.scenario.partition(_MODE_NAMES[self.mode])[2]
 
 
 def load_plans(paths: Sequence[Path]) -> tuple[PlannedScenario, ...]:
@@ -69,7 +74,7 @@ def _scenario(item: Any, where: str) -> PlannedScenario:
     texts = {key: _text(item, key, where) for key in _TEXTS}
     if not _NAME.fullmatch(texts["scenario"]):
         raise ParsingError(f"{where}: scenario {texts['scenario']!r} must consist of letters, digits and _ . -")
-    for key, allowed in (("size", SIZES), ("mode", tuple(ARTIFACT_MODES))):
+    for key, allowed in (("size", SIZES), ("mode", tuple(_MODE_NAMES))):
         if texts[key] not in allowed:
             raise ParsingError(f"{where}: {key} {texts[key]!r} is unknown, allowed: {', '.join(allowed)}")
     batch_size = item.get("batch_size")

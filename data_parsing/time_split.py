@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from data_parsing.frames import COUNT, NUMBER, frame
+from data_parsing.plan import PEERS
 from data_parsing.record_parts import STEP_PARTS
 from data_parsing.records import Measurement, Record
 from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
@@ -21,8 +22,12 @@ SCHEMA = (
 
 
 def time_split_table(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """``time_split``: shares of each part in the time of all steps of all repeats; they sum to 1."""
-    return {"time_split": frame([_row(record) for record in records], SCHEMA)}
+    """``time_split``: shares of each part in the time of all steps of all repeats; they sum to 1.
+
+    Peers have no row: what their steps spend their time on is not known.
+    """
+    ours = [record for record in records if record.planned.mode not in PEERS]
+    return {"time_split": frame([_row(record) for record in ours], SCHEMA)}
 
 
 def _row(record: Record) -> dict[str, Any]:

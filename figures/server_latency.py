@@ -12,10 +12,10 @@ from figures.captions import coverage, nothing_yet, provenance
 from figures.panels import panel_title, rows_by_size
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import MODES, ServerRow
+from figures.tables import MODES, PEERS, ServerRow
 
 _PANEL_HEIGHT = 2.3  # inches
-_BAR_WIDTH = 0.27  # of the distance between two batch sizes
+_GROUP_WIDTH = 0.82  # of the distance between two batch sizes
 _HEADROOM = 1.15  # room for labels above the highest whisker
 _GAP_HEIGHT = 0.29  # of the panel: the longest reason fits
 _NO_BASELINE = "n/a"
@@ -24,6 +24,10 @@ _WHAT = (
     "Bars: median over requests of the latency per generated token. Whiskers: 95% bootstrap interval over prompts and "
     "repeats. Labels: speed-up over incremental decoding at the same batch size."
 )
+_WHAT_PEER = (
+    "{}: a third party with the same weights, prompts and threads, measured after our modes in a process of its own, "
+    "not interleaved with them; static batches, a request's latency is that of its whole batch."
+)
 _WHAT_NO_BASELINE = f"{_NO_BASELINE}: no incremental record of the same conditions to compare with."
 
 
@@ -31,18 +35,22 @@ def draw_server_latency(rows: Sequence[ServerRow]) -> Figure:
     """Draw one panel per planned size."""
     scenarios = [row.scenario for row in rows]
     any_unlabelled = any(row.latency_ms and not row.speedup for row in rows if row.scenario.mode != "incremental")
-    parts = [_WHAT, _WHAT_NO_BASELINE if any_unlabelled else "", provenance(scenarios), coverage(scenarios)]
+    planned = {scenario.mode for scenario in scenarios}
+    modes = [mode for mode in MODES if mode not in PEERS or mode in planned]
+    peers = [_WHAT_PEER.format(MODE_MARKS[mode].label) for mode in modes if mode in PEERS]
+    no_baseline = _WHAT_NO_BASELINE if any_unlabelled else ""
+    parts = [_WHAT, *peers, no_baseline, provenance(scenarios), coverage(scenarios)]
     groups = rows_by_size(rows)
     sheet = open_sheet([_PANEL_HEIGHT] * len(groups), " ".join(filter(None, parts)))
     for panel, (size, of_size) in zip(sheet.panels, groups.items(), strict=True):
-        _draw_panel(panel, of_size)
+        _draw_panel(panel, of_size, modes)
         panel_title(panel, size, [row.scenario for row in of_size])
-    marks = [MODE_MARKS[mode] for mode in MODES]
+    marks = [MODE_MARKS[mode] for mode in modes]
     sheet.legend((Patch(facecolor=m.colour, hatch=m.hatch, edgecolor=INK, label=m.label) for m in marks), len(marks))
     return sheet.figure
 
 
-def _draw_panel(panel: Axes, rows: Sequence[ServerRow]) -> None:
+def _draw_panel(panel: Axes, rows: Sequence[ServerRow], modes: Sequence[str]) -> None:
     batch_sizes = sorted({row.scenario.batch_size for row in rows})
     panel.set_xticks(range(len(batch_sizes)), [str(batch_size) for batch_size in batch_sizes])
     panel.set_xlim(-0.5, max(len(batch_sizes), 1) - 0.5)
@@ -55,18 +63,19 @@ def _draw_panel(panel: Axes, rows: Sequence[ServerRow]) -> None:
         say_in_panel(panel, nothing_yet([row.scenario for row in rows]))
         return
     panel.set_ylim(0, max(tops) * _HEADROOM)
+    width = _GROUP_WIDTH / len(modes)
     for row in rows:
-        place = batch_sizes.index(row.scenario.batch_size) + (MODES.index(row.scenario.mode) - 1) * _BAR_WIDTH
-        _draw_bar(panel, row, place)
+        aside = (modes.index(row.scenario.mode) - (len(modes) - 1) / 2) * width
+        _draw_bar(panel, row, batch_sizes.index(row.scenario.batch_size) + aside, width)
 
 
-def _draw_bar(panel: Axes, row: ServerRow, place: float) -> None:
+def _draw_bar(panel: Axes, row: ServerRow, place: float, width: float) -> None:
     mark = MODE_MARKS[row.scenario.mode]
     latency = row.latency_ms
     if latency is None:
-        _draw_gap(panel, row, place)
+        _draw_gap(panel, row, place, width)
         return
-    panel.bar(place, latency.value, _BAR_WIDTH, color=mark.colour, hatch=mark.hatch, edgecolor=INK, linewidth=0.6)
+    panel.bar(place, latency.value, width, color=mark.colour, hatch=mark.hatch, edgecolor=INK, linewidth=0.6)
     panel.errorbar(
         place,
         latency.value,
@@ -89,10 +98,10 @@ def _draw_bar(panel: Axes, row: ServerRow, place: float) -> None:
         )
 
 
-def _draw_gap(panel: Axes, row: ServerRow, place: float) -> None:
+def _draw_gap(panel: Axes, row: ServerRow, place: float, width: float) -> None:
     """Mark the place of a bar that is not there with the reason."""
     height = _GAP_HEIGHT * panel.get_ylim()[1]
-    panel.bar(place, height, _BAR_WIDTH * 0.86, color="none", edgecolor=FAINT, linewidth=0.7, linestyle=":")
+    panel.bar(place, height, width * 0.86, color="none", edgecolor=FAINT, linewidth=0.7, linestyle=":")
     panel.text(
         place, height / 2, row.scenario.status, ha="center", va="center", rotation=90, fontsize=SMALL_TEXT, color=FAINT
     )

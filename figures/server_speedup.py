@@ -12,7 +12,7 @@ from figures.captions import coverage_of, nothing_yet, provenance
 from figures.panels import panel_title, rows_by_size
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import OK, Measured, PublishedRange, ServerRow
+from figures.tables import OK, PEERS, Measured, PublishedRange, ServerRow
 
 _PANEL_HEIGHT = 2.3  # inches
 _SPECULATIVE = ("sequence", "tree")
@@ -33,6 +33,7 @@ _WHAT_PUBLISHED = (
 
 def draw_server_speedup(rows: Sequence[ServerRow], published: Sequence[PublishedRange]) -> Figure:
     """Draw one panel per planned size."""
+    rows = [row for row in rows if row.scenario.mode not in PEERS]
     scenarios = [row.scenario for row in rows]
     groups = rows_by_size(rows)
     outcomes = [_outcome(row) for row in rows if row.scenario.mode in _SPECULATIVE]

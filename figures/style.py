@@ -55,6 +55,7 @@ MODE_MARKS = {
     "incremental": Mark("incremental", "#c8c8c8", ""),
     "sequence": Mark("sequence-based speculation", "#e69f00", "////", "s", "--"),
     "tree": Mark("tree-based speculation", "#0072b2", "....", "o", "-"),
+    "transformers": Mark("transformers generate", "#f3d9e6", "xxxx"),
 }
 
 PART_MARKS = {

@@ -12,7 +12,9 @@ from figures.errors import FigureError
 
 OK = "ok"
 SIZES = ("small", "medium", "large")
-MODES = ("incremental", "sequence", "tree")
+PEERS = ("transformers",)
+"""Third parties beside our modes."""
+MODES = ("incremental", "sequence", "tree", *PEERS)
 STEP_PARTS = ("draft", "forward", "verify", "commit", "other")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from benchmarks.peer_identity import PEERS
 from rules.plan_files import plan_workflow, prefer_own_programs, write_plan
 from treespec.errors import TreespecError
 
@@ -23,12 +24,13 @@ SIZES = [placement.scenarios[0].size for placement in PLANNED.sweeps["server_gpu
 
 wildcard_constraints:
     placement="|".join(placement.name for sweep in PLANNED.sweeps.values() for placement in sweep),
+    peer="|".join(PEERS),
     fingerprint="[0-9a-f]{12}",
 
 
 def markers(experiment):
     """The markers that say that an experiment, as configured now, is complete."""
-    return [PLANNED.marker(placement) for placement in PLANNED.sweeps[experiment]]
+    return PLANNED.markers(experiment)
 
 
 def sources(folder):

@@ -16,6 +16,7 @@ import yaml
 from rules.platforms import CONFIG_DIR, load_platform, platform_file, read_yaml
 from rules.scenarios import (
     BasicTest,
+    PlannedPeer,
     PlannedPlacement,
     PlannedScenario,
     Platform,
@@ -54,14 +55,25 @@ class Workflow:
         planned = (item.size for sweep in self.sweeps.values() for job in sweep for item in job.scenarios)
         return list(dict.fromkeys((self.basic_test_size, *planned)))
 
-    def scenario_names(self, placement: str) -> list[str]:
-        """The scenarios that a placement serves."""
-        jobs = (job for sweep in self.sweeps.values() for job in sweep if job.name == placement)
-        return [scenario.config.name for job in jobs for scenario in job.scenarios]
+    def scenario_names(self, job: str) -> list[str]:
+        """The scenarios that a placement, or a peer beside it, serves."""
+        return [scenario.config.name for scenario in self._jobs[job].scenarios]
 
-    def marker(self, placement: PlannedPlacement) -> str:
-        """The file that says that every record of a placement, as configured now, is there."""
-        return f"{self.results}/ok/{placement.name}.{placement.fingerprint}"
+    def marker(self, job: PlannedPlacement | PlannedPeer) -> str:
+        """The file that says that every record of a placement or peer, as configured now, is there."""
+        return f"{self.results}/ok/{job.name}.{job.fingerprint}"
+
+    def marker_named(self, job: str) -> str:
+        """The same by name."""
+        return self.marker(self._jobs[job])
+
+    def markers(self, experiment: str) -> list[str]:
+        """The markers that say that an experiment, as configured now, is complete."""
+        return [self.marker(job) for placement in self.sweeps[experiment] for job in placement.jobs]
+
+    @property
+    def _jobs(self) -> dict[str, PlannedPlacement | PlannedPeer]:
+        return {job.name: job for sweep in self.sweeps.values() for placement in sweep for job in placement.jobs}
 
     def plan_file(self, experiment: str) -> str:
         """The list of the records an experiment is to leave."""
@@ -130,10 +142,16 @@ def write_plan(workflow: Workflow) -> None:
         _write_if_changed(Path(workflow.platform_file), platform)
         for experiment, placements in workflow.sweeps.items():
             for placement in placements:
-                job = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
-                _write_if_changed(workflow.results / "jobs" / f"{placement.name}.yaml", job)
-                _retire_marker(workflow, placement)
-            rows = [_plan_row(placement, scenario) for placement in placements for scenario in placement.scenarios]
+                text = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
+                _write_if_changed(workflow.results / "jobs" / f"{placement.name}.yaml", text)
+                for marked in placement.jobs:
+                    _retire_marker(workflow, marked)
+            rows = [
+                _plan_row(placement, scenario)
+                for placement in placements
+                for job in placement.jobs
+                for scenario in job.scenarios
+            ]
             _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(rows, indent=1) + "\n")
     except OSError as error:
         raise OutputError(
@@ -145,14 +163,14 @@ def write_plan(workflow: Workflow) -> None:
 
 
 def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[str, Any]:
-    config = scenario.config.model_dump(mode="json")
+    config = scenario.config.model_dump(mode="json", exclude={"mode"})
     models = placement.job.placement
     return {
         "scenario": config.pop("name"),
         "experiment": placement.experiment,
         "placement": placement.name,
         "size": scenario.size,
-        "mode": config.pop("mode"),
+        "mode": scenario.mode,
         "mode_name": scenario.mode_name,
         "batch_size": config.pop("max_requests_per_batch"),
         "fingerprint": scenario.fingerprint,
@@ -164,10 +182,10 @@ def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[st
     }
 
 
-def _retire_marker(workflow: Workflow, placement: PlannedPlacement) -> None:
+def _retire_marker(workflow: Workflow, job: PlannedPlacement | PlannedPeer) -> None:
     """Remove a marker that lies: records may have been superseded by another configuration, or deleted by hand."""
-    marker = Path(workflow.marker(placement))
-    if marker.exists() and not all(_is_complete(workflow.results / "raw", item) for item in placement.scenarios):
+    marker = Path(workflow.marker(job))
+    if marker.exists() and not all(_is_complete(workflow.results / "raw", item) for item in job.scenarios):
         marker.unlink(missing_ok=True)
 
 

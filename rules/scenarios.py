@@ -8,12 +8,14 @@ order of NAMED_SETTINGS. How *much* is measured (prompts taken, repeats) never s
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from benchmarks.peer_identity import PeerName, peer_scenarios
 from treespec.config import ModelRef, RunConfig, Scenario, StrictModel, fingerprints, validate_run_config
 from treespec.config.run import NAME_PATTERN, describe_validation_error
 from treespec.errors import ConfigError
@@ -60,6 +62,7 @@ class Overrides(StrictModel):
     sizes: tuple[ModelSize, ...] | None = None
     modes: dict[ModeName, Mode] | None = Field(None, description="replaces the modes named, keeps the others")
     batch_sizes: tuple[PositiveInt, ...] | None = None
+    peers: tuple[PeerName, ...] | None = None
     prompts: str | None = None
     num_prompts: PositiveInt | None = None
     num_repeats: PositiveInt | None = None
@@ -111,6 +114,7 @@ class Sweep(StrictModel):
     sizes: tuple[ModelSize, ...] = Field(min_length=1)
     modes: dict[ModeName, Mode] = Field(min_length=1)
     batch_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
+    peers: tuple[PeerName, ...] = Field((), description="third parties that serve the incremental scenarios too")
     prompts: str = Field(description="a prompt set that the platform names a file for")
     num_prompts: PositiveInt | None = Field(description="take the first so many; null: all")
     num_repeats: PositiveInt
@@ -127,6 +131,22 @@ class PlannedScenario:
     mode_name: str
     config: Scenario
     fingerprint: str
+    mode: str
+    """The scenario's own mode, or the peer that serves it."""
+
+
+@dataclass(frozen=True)
+class PlannedPeer:
+    """The job of a third party beside a placement's own: the records it has to leave."""
+
+    name: str
+    peer: str
+    scenarios: tuple[PlannedScenario, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """As a placement's."""
+        return _joint_fingerprint(self.scenarios)
 
 
 @dataclass(frozen=True)
@@ -136,6 +156,7 @@ class PlannedPlacement:
     experiment: str
     job: RunConfig
     scenarios: tuple[PlannedScenario, ...]
+    peers: tuple[PlannedPeer, ...]
 
     @property
     def name(self) -> str:
@@ -143,10 +164,19 @@ class PlannedPlacement:
         return self.job.placement.name
 
     @property
+    def jobs(self) -> tuple[PlannedPlacement | PlannedPeer, ...]:
+        """Itself and the peers beside it: whatever has records and a marker."""
+        return (self, *self.peers)
+
+    @property
     def fingerprint(self) -> str:
         """First 12 hex digits of the sha256 over the scenarios' fingerprints: another configuration, another marker."""
-        joined = "\n".join(sorted(scenario.fingerprint for scenario in self.scenarios))
-        return hashlib.sha256(joined.encode()).hexdigest()[:12]
+        return _joint_fingerprint(self.scenarios)
+
+
+def _joint_fingerprint(scenarios: tuple[PlannedScenario, ...]) -> str:
+    joined = "\n".join(sorted(scenario.fingerprint for scenario in scenarios))
+    return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
@@ -233,10 +263,16 @@ class _SweepPlanner:
         )
         identity = fingerprints(job)
         planned = (
-            PlannedScenario(size, mode_name, config, identity[config.name])
+            PlannedScenario(size, mode_name, config, identity[config.name], config.mode)
             for (mode_name, _), config in zip(grid, job.scenarios, strict=True)
         )
-        return PlannedPlacement(self.experiment, job, tuple(planned))
+        peers = (self._peer(size, job, identity, peer) for peer in dict.fromkeys(self.sweep.peers))
+        return PlannedPlacement(self.experiment, job, tuple(planned), tuple(peers))
+
+    def _peer(self, size: ModelSize, job: RunConfig, identity: Mapping[str, str], peer: PeerName) -> PlannedPeer:
+        served = peer_scenarios(job, identity, peer)
+        planned = (PlannedScenario(size, peer, item.config, item.fingerprint, peer) for item in served)
+        return PlannedPeer(f"{job.placement.name}-{peer}", peer, tuple(planned))
 
     def _scenario(self, size: ModelSize, mode_name: ModeName, batch_size: int) -> dict[str, Any]:
         return {

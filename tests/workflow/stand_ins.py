@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.workflow.project import Project
+from tests.workflow.project import REPOSITORY, Project
 
 TREESPEC = """
 import json, os, pathlib, socket, sys
@@ -28,6 +28,21 @@ else:
     raw = pathlib.Path(options["--output-dir"])
     raw.mkdir(parents=True, exist_ok=True)
     for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+        if row["mode"] == "transformers":
+            continue
+        meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
+        (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
+        (raw / f"{row['scenario']}.meta.json").write_text(json.dumps(meta))
+"""
+
+PEER_SERVER = """
+import json, pathlib, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+with open("calls.txt", "a") as calls:
+    print("peer", options["--peer"], file=calls)
+raw = pathlib.Path(options["--output-dir"])
+for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+    if row["mode"] == options["--peer"]:
         meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
         (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
         (raw / f"{row['scenario']}.meta.json").write_text(json.dumps(meta))
@@ -53,7 +68,7 @@ for name in ("server_latency", "server_speedup", "time_split"):
 
 
 def put_stand_ins(project: Project) -> None:
-    """Replace the engine, parsing and figures of a project by the programs above."""
+    """Replace the engine, the peer, parsing and figures of a project by the programs above."""
     venv = project.folder / "venv"
     (venv / "bin").mkdir(parents=True)
     for name in ("lib", "pyvenv.cfg"):
@@ -63,9 +78,16 @@ def put_stand_ins(project: Project) -> None:
     treespec = venv / "bin/treespec"
     treespec.write_text(f"#!{python}{TREESPEC}")
     treespec.chmod(0o755)
-    for name, code in (("data_parsing", PARSING), ("figures", FIGURES)):
-        folder = project.folder / name
-        if folder.is_symlink():
-            folder.unlink()
-        folder.mkdir()
-        (folder / "__main__.py").write_text(code)
+    programs = (
+        ("data_parsing/__main__", PARSING),
+        ("figures/__main__", FIGURES),
+        ("benchmarks/peer_server", PEER_SERVER),
+    )
+    for name, code in programs:
+        path = project.folder / f"{name}.py"
+        if path.parent.is_symlink():
+            path.parent.unlink()
+        path.parent.mkdir()
+        path.write_text(code)
+    for name in ("__init__.py", "peer_identity.py"):  # what the planner imports
+        (project.folder / "benchmarks" / name).symlink_to(REPOSITORY / "benchmarks" / name)

@@ -90,7 +90,65 @@ def test_a_job_file_is_what_the_engine_accepts(project: Project) -> None:
 
     write_plan(plan())
     job = load_run_config(project.folder / "results/tiny/jobs/server_gpu-small.yaml")
-    assert {row["scenario"]: row["fingerprint"] for row in project.plan()} == fingerprints(job)
+    ours = [row for row in project.plan() if row["mode"] != "transformers"]
+    assert {row["scenario"]: row["fingerprint"] for row in ours} == fingerprints(job)
+
+
+def test_a_peer_serves_the_incremental_scenarios_under_its_own_name(project: Project) -> None:
+    override(project, max_new_tokens=16)
+    write_plan(plan())
+    rows = {row["scenario"]: row for row in project.plan()}
+    theirs = [row for row in rows.values() if row["mode"] == "transformers"]
+    assert [row["scenario"] for row in theirs] == [
+        f"server_small-{batch_size}_batchsize-transformers-max_new_tokens_16" for batch_size in (1, 2)
+    ]
+    for row in theirs:
+        ours = rows[row["scenario"].replace("transformers", "incr_dec")]
+        different = {key for key in ours if ours[key] != row[key]}
+        assert different == {"scenario", "mode", "mode_name", "fingerprint"}
+
+
+def test_a_peers_marker_follows_its_version_and_our_fingerprints(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def markers() -> list[str]:
+        return plan().markers("server_gpu")
+
+    (ours, theirs), before = markers(), markers()
+    assert theirs.startswith("results/tiny/ok/server_gpu-small-transformers.")
+    monkeypatch.setattr("benchmarks.peer_identity.peer_version", lambda peer: "0.0")
+    assert markers()[0] == ours
+    assert markers()[1] != theirs
+    monkeypatch.undo()
+    monkeypatch.chdir(project.folder)
+    override(project, num_repeats=2)
+    assert not set(markers()) & set(before)
+    override(project, peers=[])
+    assert len(markers()) == 1
+    write_plan(plan())
+    assert {row["mode"] for row in project.plan()} == {"incremental", "sequence", "tree"}
+
+
+def test_a_peer_on_several_ranks_is_refused(project: Project) -> None:
+    def widen(platform: dict[str, Any]) -> None:
+        platform.update(devices_per_node=2)
+        platform["sizes"]["small"].update(tensor_parallel_degree=2)
+
+    project.edit("platforms/tiny.yaml", widen)
+    with pytest.raises(TreespecError, match=r"on one rank only; .*received: 2 ranks; fix: .*peers: \[\]"):
+        plan()
+
+
+def test_each_marker_stands_for_its_own_records(project: Project) -> None:
+    write_plan(plan())
+    for row in project.plan():
+        project.write_record(row, status="ok" if row["mode"] == "transformers" else "failed")
+    for marker in map(Path, plan().markers("server_gpu")):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    write_plan(plan())
+    left = [path.name.partition(".")[0] for path in Path("results/tiny/ok").iterdir()]
+    assert left == ["server_gpu-small-transformers"]
 
 
 def test_a_marker_without_its_records_is_taken_away(project: Project) -> None:
@@ -112,7 +170,7 @@ def test_a_marker_over_a_failed_or_cut_record_is_taken_away(project: Project, ch
     write_plan(plan())
     for row in project.plan():
         project.write_record(row)
-    project.write_record(project.plan()[-1], **change)
+    project.write_record(next(row for row in project.plan() if row["mode"] == "tree"), **change)
     path = project.folder / marker()
     path.parent.mkdir(parents=True)
     path.touch()
@@ -130,6 +188,7 @@ def test_a_marker_over_a_failed_or_cut_record_is_taken_away(project: Project, ch
         ({"modes": {"tree_specinfer": {"mode": "tree", "expansion": [1]}}}, "mode 'tree' does not fit expansion [1]"),
         ({"modes": {"beam": {"mode": "tree", "expansion": [2]}}}, "overrides.server_gpu.modes.beam"),
         ({"max_new_tokens": 256}, "leaves no room for a prompt"),
+        ({"peers": ["vllm"]}, "overrides.server_gpu.peers.0: Input should be 'transformers' (received 'vllm')"),
     ],
 )
 def test_what_cannot_be_run_is_refused(project: Project, change: dict[str, Any], message: str) -> None:

@@ -62,11 +62,18 @@ def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("config", "num_placements", "num_scenarios"),
-    [({"platform": "laptop"}, 1, 12), ({"platform": "single_gpu"}, 1, 15), ({"platform": "g5"}, 3, 45), (OWN, 1, 12)],
+    ("config", "num_placements", "num_scenarios", "peers"),
+    [
+        ({"platform": "laptop"}, 1, 12, {"peer": 1}),
+        ({"platform": "single_gpu"}, 1, 15, {"peer": 1}),
+        ({"platform": "g5"}, 3, 45, {}),  # a peer runs on one rank
+        (OWN, 1, 12, {"peer": 1}),
+    ],
     ids=lambda value: value["platform"] if isinstance(value, dict) else None,
 )
-def test_jobs_and_scenarios(shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int) -> None:
+def test_jobs_and_scenarios(
+    shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int, peers: dict[str, int]
+) -> None:
     workflow = plan_workflow(config, ["server_gpu"])
     assert len(workflow.sweeps["server_gpu"]) == num_placements
     assert len(set(names(workflow))) == num_scenarios
@@ -79,6 +86,7 @@ def test_jobs_and_scenarios(shipped: Project, config: dict[str, str], num_placem
         "basic_test": 1,
         "placement": num_placements,
         "server_gpu_experiments": 1,
+        **peers,
     }
     assert [name for name in names(workflow) if name not in done.stdout.split()] == []
 
@@ -242,7 +250,7 @@ def test_two_folders_of_ones_own_go_the_whole_way(shipped: Project) -> None:
         assert done.returncode == 0, done.stdout
     results = shipped.folder / "results/local"
     metas = [json.loads(path.read_text()) for path in (results / "raw").glob("*.meta.json")]
-    assert [meta["status"] for meta in metas] == ["ok"] * 3
+    assert [meta["status"] for meta in metas] == ["ok"] * 4
     assert (results / "figures/server_latency.png").stat().st_size > 0
     resolved = yaml.safe_load((results / "platform.yaml").read_text())
     assert resolved["sizes"]["small"]["target"]["path"] == f"{PAIR}/target"

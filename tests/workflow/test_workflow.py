@@ -11,7 +11,7 @@ import pytest
 from tests.workflow.project import REPOSITORY, Project, cpu_seconds, jobs
 from tests.workflow.stand_ins import put_stand_ins
 
-EXPERIMENT_RULES = {"placement", "server_gpu_experiments"}
+EXPERIMENT_RULES = {"placement", "peer", "server_gpu_experiments"}
 
 
 @pytest.fixture
@@ -21,15 +21,16 @@ def mechanics(project: Project) -> Project:
     return project
 
 
-def num_runs(project: Project) -> int:
-    """How often the engine was started to measure."""
+def num_runs(project: Project, program: str = "run") -> int:
+    """How often the engine, or a peer, was started to measure."""
     calls = project.folder / "calls.txt"
-    return sum(line.startswith("run ") for line in calls.read_text().splitlines()) if calls.exists() else 0
+    return sum(line.startswith(f"{program} ") for line in calls.read_text().splitlines()) if calls.exists() else 0
 
 
 def test_one_job_per_placement(mechanics: Project) -> None:
     done = mechanics.snakemake("-n", "server_gpu_experiments")
-    assert jobs(done.stdout) == {"check_machine": 1, "check_models": 1, "placement": 1, "server_gpu_experiments": 1}
+    once = ("check_machine", "check_models", "placement", "peer", "server_gpu_experiments")
+    assert jobs(done.stdout) == dict.fromkeys(once, 1)
 
 
 def test_a_dry_run_costs_little_more_than_starting_snakemake(mechanics: Project) -> None:
@@ -104,9 +105,20 @@ def test_experiments_run_once_and_records_rule(mechanics: Project) -> None:
     assert re.search(r"^run from \S*python\S* -m snakemake", calls, re.MULTILINE), f"a shell stands between: {calls}"
     mechanics.snakemake("server_gpu_experiments")
     assert num_runs(mechanics) == 1
-    next(mechanics.raw.glob("*.meta.json")).unlink()
+    next(mechanics.raw.glob("*incr_dec.meta.json")).unlink()
     mechanics.snakemake("server_gpu_experiments")
     assert num_runs(mechanics) == 2, "a record that is gone was not measured again"
+
+
+def test_a_peer_runs_after_ours_and_alone_where_only_its_records_are_gone(mechanics: Project) -> None:
+    mechanics.snakemake("server_gpu_experiments")
+    calls = (mechanics.folder / "calls.txt").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["describe", "run", "peer"]
+    names = [path.name.partition(".")[0] for path in (mechanics.folder / "results/tiny/ok").iterdir()]
+    assert sorted(names) == ["server_gpu-small", "server_gpu-small-transformers"]
+    next(mechanics.raw.glob("*transformers.meta.json")).unlink()
+    assert mechanics.snakemake("server_gpu_experiments").returncode == 0
+    assert (num_runs(mechanics), num_runs(mechanics, "peer")) == (1, 2)
 
 
 def test_a_failed_run_leaves_no_marker_and_is_tried_again(mechanics: Project) -> None:

@@ -42,10 +42,11 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: Pa
         spec, weights = family.inflate(spec, weights, ref.inflation)
     num_parameters = sum(weight.numel() for weight in weights.values())
     decoder = family.decoder(spec, weights, dtype, device, mesh)
-    return LoadedModel(decoder, tokenizer, ref.name, _describe(ref, num_parameters), num_parameters)
+    return LoadedModel(decoder, tokenizer, ref.name, describe_model(ref, num_parameters), num_parameters)
 
 
-def _describe(ref: ModelRef, num_parameters: int) -> str:
+def describe_model(ref: ModelRef, num_parameters: int) -> str:
+    """The words that records and captions use."""
     size = f"{num_parameters / 1e6:.3g}M parameters"
     return f"{ref.name}, inflated to {size}" if ref.inflation is not None else f"{ref.name}, {size}"
 
