@@ -14,30 +14,14 @@ import torch
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.errors import ConfigError
 from treespec.model.decoder import Weights
+from treespec.model.inflation import Noise, enlarged
 from treespec.model.spec import ModelSpec
-
-NOISE_SCALE = 0.02
 
 
 def inflate_llama(spec: ModelSpec, weights: Weights, inflation: Inflation) -> tuple[ModelSpec, dict[str, Tensor]]:
     """A larger specification and its weights; logits agree to rounding. Raises ConfigError for fewer layers."""
-    factor = inflation.width_factor
-    num_layers = inflation.num_layers or spec.num_layers
-    if num_layers < spec.num_layers:
-        raise ConfigError(
-            "inflation cannot remove layers", received=f"num_layers {num_layers}", allowed=f">= {spec.num_layers}"
-        )
-    larger = replace(
-        spec,
-        hidden_size=spec.hidden_size * factor,
-        ffn_size=spec.ffn_size * factor,
-        num_heads=spec.num_heads * factor,
-        num_kv_heads=spec.num_kv_heads * factor,
-        num_layers=num_layers,
-        norm_eps=spec.norm_eps / factor,
-    )
+    larger = replace(enlarged(spec, inflation), norm_eps=spec.norm_eps / inflation.width_factor)
     return larger, _Enlarger(spec, larger, weights).run()
 
 
@@ -46,7 +30,7 @@ class _Enlarger:
 
     def __init__(self, old: ModelSpec, new: ModelSpec, weights: Weights) -> None:
         self.old, self.new, self.weights = old, new, weights
-        self._noise = torch.Generator().manual_seed(0)
+        self._noise = Noise()
         self._norm_factor = (old.hidden_size / new.hidden_size) ** 0.5
 
     def run(self) -> dict[str, Tensor]:
@@ -92,8 +76,7 @@ class _Enlarger:
 
     def _reader(self, old: Tensor | None, num_rows: int) -> Tensor:
         """A matrix that reads the residual: its unused rows and columns may hold anything."""
-        noise = torch.empty(num_rows, self.new.hidden_size)
-        return self._block(old, noise.uniform_(-NOISE_SCALE, NOISE_SCALE, generator=self._noise))
+        return self._block(old, self._noise.matrix(num_rows, self.new.hidden_size))
 
     def _writer(self, old: Tensor, num_rows: int) -> Tensor:
         return self._block(old, torch.zeros(num_rows, self.new.hidden_size))

@@ -14,31 +14,16 @@ import torch
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.errors import ConfigError
 from treespec.model.decoder import Weights
+from treespec.model.inflation import Noise, enlarged
 from treespec.model.spec import ModelSpec
 
-NOISE_SCALE = 0.02
 ROOT = "model.decoder."
 
 
 def inflate_opt(spec: ModelSpec, weights: Weights, inflation: Inflation) -> tuple[ModelSpec, dict[str, Tensor]]:
     """A larger specification and its weights; logits agree to rounding. Raises ConfigError for fewer layers."""
-    factor = inflation.width_factor
-    num_layers = inflation.num_layers or spec.num_layers
-    if num_layers < spec.num_layers:
-        raise ConfigError(
-            "inflation cannot remove layers", received=f"num_layers {num_layers}", allowed=f">= {spec.num_layers}"
-        )
-    larger = replace(
-        spec,
-        hidden_size=spec.hidden_size * factor,
-        ffn_size=spec.ffn_size * factor,
-        num_heads=spec.num_heads * factor,
-        num_kv_heads=spec.num_kv_heads * factor,
-        num_layers=num_layers,
-        tie_embeddings=False,
-    )
+    larger = replace(enlarged(spec, inflation), tie_embeddings=False)
     return larger, _Enlarger(spec, larger, weights).run()
 
 
@@ -48,7 +33,7 @@ class _Enlarger:
     def __init__(self, old: ModelSpec, new: ModelSpec, weights: Weights) -> None:
         self.old, self.new, self.weights = old, new, weights
         self._factor = new.hidden_size // old.hidden_size
-        self._noise = torch.Generator().manual_seed(0)
+        self._noise = Noise()
 
     def run(self) -> dict[str, Tensor]:
         """All tensors of the larger model, float32."""
@@ -82,7 +67,7 @@ class _Enlarger:
         hidden = self.new.hidden_size
         out: dict[str, Tensor] = {}
         for name, rows in self._readers().items():
-            out[f"{prefix}{name}.weight"] = self._random(rows, hidden)
+            out[f"{prefix}{name}.weight"] = self._noise.matrix(rows, hidden)
             out[f"{prefix}{name}.bias"] = torch.zeros(rows)
         for name, columns in self._writers().items():
             out[f"{prefix}{name}.weight"] = torch.zeros(hidden, columns)
@@ -106,13 +91,10 @@ class _Enlarger:
 
     def _reader(self, old: Tensor, num_rows: int) -> Tensor:
         """Old rows read the first copy only; added rows may compute anything, nothing reads them."""
-        out = self._random(num_rows, self.new.hidden_size)
+        out = self._noise.matrix(num_rows, self.new.hidden_size)
         out[: old.shape[0]] = 0.0
         out[: old.shape[0], : old.shape[1]] = old
         return out
-
-    def _random(self, rows: int, columns: int) -> Tensor:
-        return torch.empty(rows, columns).uniform_(-NOISE_SCALE, NOISE_SCALE, generator=self._noise)
 
     @staticmethod
     def _padded(old: Tensor, length: int) -> Tensor:

@@ -17,7 +17,8 @@ from treespec.kvcache.pool import KVCachePool
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
-from treespec.ops.linear import Linear, best_storage
+from treespec.model.weights import WeightSource
+from treespec.ops.linear import Linear
 from treespec.ops.rope import RopeTable, rotate
 from treespec.parallel.mesh import ParallelMesh
 
@@ -84,6 +85,18 @@ class _Layer:
     down: Linear
 
 
+def _layer(source: WeightSource, prefix: str) -> _Layer:
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
+    return _Layer(
+        attention_norm_M=source.tensor(prefix + "input_layernorm.weight"),
+        qkv=source.linear(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
+        attention_out=source.linear(attention + "o_proj"),
+        ffn_norm_M=source.tensor(prefix + "post_attention_layernorm.weight"),
+        gate_up=source.linear(mlp + "gate_proj", mlp + "up_proj"),
+        down=source.linear(mlp + "down_proj"),
+    )
+
+
 class LlamaDecoder:
     """The decoder over slots; weights are fused (q with k and v, gate with up) and packed at construction."""
 
@@ -94,29 +107,11 @@ class LlamaDecoder:
         self.mesh = mesh
         self.dtype = dtype
         self.device = device
-
-        def tensor(name: str) -> Tensor:
-            return weights[name].to(device=device, dtype=dtype)
-
-        def fused(*names: str) -> Linear:
-            return Linear(best_storage(torch.cat([tensor(f"{name}.weight") for name in names])))
-
-        self._embedding_VM = tensor("model.embed_tokens.weight")
-        self._norm_M = tensor("model.norm.weight")
-        self._layers = []
-        for index in mesh.layers(spec.num_layers):
-            attention, mlp = f"model.layers.{index}.self_attn.", f"model.layers.{index}.mlp."
-            self._layers.append(
-                _Layer(
-                    attention_norm_M=tensor(f"model.layers.{index}.input_layernorm.weight"),
-                    qkv=fused(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
-                    attention_out=fused(attention + "o_proj"),
-                    ffn_norm_M=tensor(f"model.layers.{index}.post_attention_layernorm.weight"),
-                    gate_up=fused(mlp + "gate_proj", mlp + "up_proj"),
-                    down=fused(mlp + "down_proj"),
-                )
-            )
-        self._head = fused("model.embed_tokens" if spec.tie_embeddings else "lm_head")
+        source = WeightSource(weights, dtype, device)
+        self._embedding_VM = source.tensor("model.embed_tokens.weight")
+        self._norm_M = source.tensor("model.norm.weight")
+        self._layers = [_layer(source, f"model.layers.{index}.") for index in mesh.layers(spec.num_layers)]
+        self._head = source.linear("model.embed_tokens" if spec.tie_embeddings else "lm_head")
         self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, dtype, device)
 
     def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:

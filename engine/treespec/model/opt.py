@@ -17,9 +17,11 @@ from treespec.kvcache.pool import KVCachePool
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
-from treespec.ops.linear import Linear, best_storage
+from treespec.model.weights import WeightSource
+from treespec.ops.linear import Linear
 from treespec.parallel.mesh import ParallelMesh
 
+ROOT = "model.decoder."
 POSITION_OFFSET = 2  # row of the position table that position 0 uses
 _ONLY = {
     "do_layer_norm_before": True,
@@ -53,16 +55,16 @@ def opt_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
 
 def read_opt_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """All tensors under their checkpoint names, shapes checked."""
-    m, f, root = spec.hidden_size, spec.ffn_size, "model.decoder."
+    m, f = spec.hidden_size, spec.ffn_size
     shapes: dict[str, tuple[int, ...]] = {
-        root + "embed_tokens.weight": (spec.vocab_size, m),
-        root + "embed_positions.weight": (spec.max_positions + POSITION_OFFSET, m),
-        root + "final_layer_norm.weight": (m,),
-        root + "final_layer_norm.bias": (m,),
+        ROOT + "embed_tokens.weight": (spec.vocab_size, m),
+        ROOT + "embed_positions.weight": (spec.max_positions + POSITION_OFFSET, m),
+        ROOT + "final_layer_norm.weight": (m,),
+        ROOT + "final_layer_norm.bias": (m,),
     }
     linears = {f"self_attn.{name}_proj": (m, m) for name in ("q", "k", "v", "out")} | {"fc1": (f, m), "fc2": (m, f)}
     for layer in range(spec.num_layers):
-        prefix = f"{root}layers.{layer}."
+        prefix = f"{ROOT}layers.{layer}."
         for name, shape in linears.items():
             shapes |= {f"{prefix}{name}.weight": shape, f"{prefix}{name}.bias": shape[:1]}
         for name in ("self_attn_layer_norm", "final_layer_norm"):
@@ -93,6 +95,22 @@ class _Layer:
     down: Linear
 
 
+def _norm(source: WeightSource, name: str) -> _Norm:
+    return _Norm(source.tensor(name + ".weight"), source.tensor(name + ".bias"))
+
+
+def _layer(source: WeightSource, prefix: str) -> _Layer:
+    attention = prefix + "self_attn."
+    return _Layer(
+        attention_norm=_norm(source, prefix + "self_attn_layer_norm"),
+        qkv=source.linear(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
+        attention_out=source.linear(attention + "out_proj"),
+        ffn_norm=_norm(source, prefix + "final_layer_norm"),
+        up=source.linear(prefix + "fc1"),
+        down=source.linear(prefix + "fc2"),
+    )
+
+
 class OptDecoder:
     """The decoder over slots; query, key and value projections are one fused, packed map."""
 
@@ -103,36 +121,12 @@ class OptDecoder:
         self.mesh = mesh
         self.dtype = dtype
         self.device = device
-
-        def tensor(name: str) -> Tensor:
-            return weights[name].to(device=device, dtype=dtype)
-
-        def norm(name: str) -> _Norm:
-            return _Norm(tensor(name + ".weight"), tensor(name + ".bias"))
-
-        def fused(prefix: str, *names: str) -> Linear:
-            weight = torch.cat([tensor(f"{prefix}{name}.weight") for name in names])
-            return Linear(best_storage(weight), torch.cat([tensor(f"{prefix}{name}.bias") for name in names]))
-
-        root = "model.decoder."
-        self._embedding_VM = tensor(root + "embed_tokens.weight")
-        self._positions_PM = tensor(root + "embed_positions.weight")[POSITION_OFFSET:]
-        self._norm = norm(root + "final_layer_norm")
-        self._layers = []
-        for index in mesh.layers(spec.num_layers):
-            prefix = f"{root}layers.{index}."
-            self._layers.append(
-                _Layer(
-                    attention_norm=norm(prefix + "self_attn_layer_norm"),
-                    qkv=fused(prefix + "self_attn.", "q_proj", "k_proj", "v_proj"),
-                    attention_out=fused(prefix, "self_attn.out_proj"),
-                    ffn_norm=norm(prefix + "final_layer_norm"),
-                    up=fused(prefix, "fc1"),
-                    down=fused(prefix, "fc2"),
-                )
-            )
-        head = self._embedding_VM if spec.tie_embeddings else tensor("lm_head.weight")
-        self._head = Linear(best_storage(head))
+        source = WeightSource(weights, dtype, device)
+        self._embedding_VM = source.tensor(ROOT + "embed_tokens.weight")
+        self._positions_PM = source.tensor(ROOT + "embed_positions.weight")[POSITION_OFFSET:]
+        self._norm = _norm(source, ROOT + "final_layer_norm")
+        self._layers = [_layer(source, f"{ROOT}layers.{index}.") for index in mesh.layers(spec.num_layers)]
+        self._head = source.linear(ROOT + "embed_tokens" if spec.tie_embeddings else "lm_head")
 
     def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
         x_BNM = F.embedding(batch.ids_BN, self._embedding_VM) + F.embedding(batch.positions_BN, self._positions_PM)
