@@ -15,7 +15,8 @@ from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
 from figures.tables import MODES, PEERS, ServerRow
 
 _PANEL_HEIGHT = 2.3  # inches
-_GROUP_WIDTH = 0.82  # of the distance between two batch sizes
+_GROUP_WIDTH = 0.86  # of the distance between two batch sizes
+_NARROW = 0.25  # of the same: labels of narrower bars are smaller, so that they do not meet
 _HEADROOM = 1.15  # room for labels above the highest whisker
 _GAP_HEIGHT = 0.29  # of the panel: the longest reason fits
 _NO_BASELINE = "n/a"
@@ -93,7 +94,7 @@ def _draw_bar(panel: Axes, row: ServerRow, place: float, width: float) -> None:
             textcoords="offset points",
             ha="center",
             va="bottom",
-            fontsize=SMALL_TEXT,
+            fontsize=SMALL_TEXT if width > _NARROW else SMALL_TEXT - 1,
             color=INK if row.speedup else FAINT,
         )
 

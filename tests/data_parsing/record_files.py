@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 ARTIFACT_MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
-ACCEPTED_PER_STEP = {"incremental": 0, "sequence": 1, "tree": 2}
-DRAFTED_PER_STEP = {"incremental": 0, "sequence": 4, "tree": 8}
+PEER = "transformers"
+ACCEPTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 1, "tree": 2}
+DRAFTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 4, "tree": 8}
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class SyntheticScenario:
     @property
     def name(self) -> str:
         """The scenario's name, as the artifact's with the variant appended."""
-        return f"server_{self.size}-{self.batch_size}_batchsize-{ARTIFACT_MODES[self.mode]}{self.variant}"
+        return (
+            f"server_{self.size}-{self.batch_size}_batchsize-{ARTIFACT_MODES.get(self.mode, self.mode)}{self.variant}"
+        )
 
     def with_(self, **changes: Any) -> SyntheticScenario:
         """The same with changes."""

@@ -10,7 +10,7 @@ import pytest
 from data_parsing.plan import load_plans
 from data_parsing.records import read_records
 from data_parsing.tables import build_tables
-from tests.data_parsing.record_files import SyntheticScenario, server_grid, write_plan
+from tests.data_parsing.record_files import PEER, SyntheticScenario, server_grid, write_plan
 
 
 def tables_of(tmp_path: Path, scenarios: list[SyntheticScenario]) -> dict[str, pd.DataFrame]:
@@ -123,6 +123,29 @@ def test_variant_is_compared_with_the_incremental_of_its_own_settings(tmp_path: 
     table = tables_of(tmp_path, scenarios)["server"]
     assert row_of(table, tree_code)["speedup"] == pytest.approx(12.0)
     assert row_of(table, tree_wide)["speedup"] == pytest.approx(3.0)
+
+
+def test_a_peer_is_one_more_mode_without_a_time_split(tmp_path: Path) -> None:
+    ours = server_grid(batch_sizes=(1, 2))
+    theirs = [SyntheticScenario(mode=PEER, batch_size=n, step_us=2000.0 * (1 + n / 8), draft=None) for n in (1, 2)]
+    write_all(tmp_path, [*ours, *theirs])
+    tables, without = tables_of(tmp_path, [*ours, *theirs]), tables_of(tmp_path, ours)
+    for name in ("server_small", "time_split"):
+        pd.testing.assert_frame_equal(tables[name], without[name])
+    for scenario in theirs:
+        row = row_of(tables["server"], scenario)
+        assert (row["mode"], row["status"], row["tokens_per_step"]) == (PEER, "ok", 1.0)
+        assert row["speedup"] == pytest.approx(0.5)
+        row = row_of(tables["token_equality"], scenario)
+        assert (row["baseline_scenario"], row["num_prompts_identical"]) == (ours[0].name, 4)
+
+
+def test_a_peer_has_the_variants_of_our_incremental(tmp_path: Path) -> None:
+    code = SyntheticScenario(step_us=4000.0, variant="-prompts_code")
+    theirs = SyntheticScenario(mode=PEER, step_us=2000.0, variant="-prompts_code")
+    write_all(tmp_path, [SyntheticScenario(), code, theirs])
+    table = tables_of(tmp_path, [SyntheticScenario(), code, theirs])["server"]
+    assert row_of(table, theirs)["speedup"] == pytest.approx(2.0)
 
 
 def test_scenarios_without_record_are_rows_with_their_status(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
+PEER = "transformers"
 SCENARIO_COLUMNS = [
     *("scenario", "size", "mode", "batch_size", "status", "target", "draft", "num_requests", "num_repeats"),
     *("device", "num_threads", "dtype", "commit", "target_description", "target_num_parameters"),
@@ -18,7 +19,7 @@ SERVER_COLUMNS = [
 ]
 SHARES = {"draft": 0.2, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
 TIME_SPLIT_COLUMNS = [*SCENARIO_COLUMNS, *(f"{part}_share" for part in SHARES), "step_time_ms"]
-SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0}
+SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0, PEER: 0.8}
 
 Row = dict[str, Any]
 
@@ -26,7 +27,7 @@ Row = dict[str, Any]
 def planned_row(mode: str = "tree", batch_size: int = 1, size: str = "small", status: str = "missing") -> Row:
     """A scenario without a record."""
     return {
-        "scenario": f"server_{size}-{batch_size}_batchsize-{MODES[mode]}",
+        "scenario": f"server_{size}-{batch_size}_batchsize-{MODES.get(mode, mode)}",
         "experiment": "server_gpu",
         "size": size,
         "mode": mode,
@@ -66,6 +67,12 @@ def grid(batch_sizes: tuple[int, ...] = (1, 2, 4, 8), size: str = "small", **cha
     return [measured_row(mode, batch_size, size, **changes) for batch_size in batch_sizes for mode in MODES]
 
 
+def with_peer(rows: list[Row]) -> list[Row]:
+    """The rows, and a measured one of the peer beside each incremental one."""
+    ours = [row for row in rows if row["mode"] == "incremental"]
+    return [*rows, *(measured_row(PEER, row["batch_size"], row["size"]) for row in ours)]
+
+
 def write_tables(csv_dir: Path, rows: list[Row]) -> Path:
     """Write ``server.csv`` and ``time_split.csv`` with the rows; returns their folder."""
     csv_dir.mkdir(parents=True, exist_ok=True)
@@ -73,5 +80,6 @@ def write_tables(csv_dir: Path, rows: list[Row]) -> Path:
         with (csv_dir / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows)
+            # Parsing knows nothing of where a peer's time goes.
+            writer.writerows(row for row in rows if name == "server" or row["mode"] != PEER)
     return csv_dir

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 
 from figures.gallery import FIGURES
 from tests.figures.drawn import draw
-from tests.figures.table_files import MODES, grid, measured_row, planned_row
+from tests.figures.table_files import MODES, PEER, grid, measured_row, planned_row, with_peer
 
 
 def nothing_measured() -> list[dict[str, object]]:
@@ -31,6 +31,25 @@ def test_bars_and_speedups_are_the_tables(tmp_path: Path) -> None:
     assert drawn.words().count("1.5×") == 2
     assert drawn.words().count("2.0×") == 2
     assert "12 of 12" not in drawn.caption and "6 of 6 planned scenarios are drawn." in drawn.caption
+
+
+def test_a_peer_is_one_more_bar_and_said_to_be_a_third_party(tmp_path: Path) -> None:
+    drawn = draw("server_latency", tmp_path, with_peer(grid((1, 2))))
+    (panel,) = drawn.figure.axes
+    assert sorted(bar.get_height() for bar in panel.patches)[-2:] == pytest.approx([4.0, 5.0])
+    assert "transformers generate" in drawn.words()
+    assert drawn.words().count("0.8×") == 2
+    assert "8 of 8 planned scenarios are drawn." in drawn.caption
+    assert "third party" in drawn.caption and "not interleaved" in drawn.caption and "static" in drawn.caption
+    missing = draw("server_latency", tmp_path, [*grid((1,)), planned_row(PEER)])
+    assert "missing" in missing.words()
+
+
+def test_a_peer_stays_out_of_the_other_figures_and_of_captions_without_one(tmp_path: Path) -> None:
+    assert "third party" not in draw("server_latency", tmp_path, grid()).caption
+    for name in ("server_speedup", "time_split"):
+        alone, beside = draw(name, tmp_path, grid()), draw(name, tmp_path, with_peer(grid()))
+        assert [text.text for text in beside.texts] == [text.text for text in alone.texts]
 
 
 def test_caption_names_models_machine_amount_and_commit(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from figures.gallery import FIGURES
 from figures.sheet import wrap
 from tests.figures.drawn import cut_texts, draw, overlapping_texts
-from tests.figures.table_files import MODES, Row, grid, measured_row, planned_row
+from tests.figures.table_files import MODES, PEER, Row, grid, measured_row, planned_row, with_peer
 
 STATUSES = ("missing", "failed", "superseded", "incomplete")
 
@@ -40,6 +40,8 @@ CASES = {
     "all sizes": [row for size in ("small", "medium", "large") for row in grid((1, 2, 4, 8, 16), size)],
     "some": partial(),
     "some of all sizes": [row for size in ("small", "medium", "large") for row in partial(size)],
+    "all with a peer": with_peer([row for size in ("small", "medium") for row in grid((1, 2, 4, 8, 16), size)]),
+    "some with a peer": [*with_peer(partial()), planned_row(PEER, 32, status="superseded")],
     "one": [measured_row("incremental")],
     "long names": grid(**LONG),
     "slow speculation": grid(speedup=0.12, speedup_ci_low=0.1, speedup_ci_high=0.15),
