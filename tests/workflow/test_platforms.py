@@ -69,7 +69,7 @@ def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
         ({"platform": "g5"}, 3, 45, {}),  # a peer runs on one rank
         (OWN, 1, 12, {"peer": 1}),
     ],
-    ids=lambda value: value["platform"] if isinstance(value, dict) else None,
+    ids=lambda value: value.get("platform") if isinstance(value, dict) else None,
 )
 def test_jobs_and_scenarios(
     shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int, peers: dict[str, int]
