@@ -13,6 +13,8 @@ rule check_modes:
         touch(f"{RESULTS}/basic_test/passed"),
     log:
         f"{LOGS}/basic_test.log",
+    # Before the experiments: a broken engine shows in half a minute.
+    priority: 50
     conda:
         "../envs/engine.yaml"
     threads: workflow.cores

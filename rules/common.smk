@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 from benchmarks.peer_identity import PEERS
@@ -42,3 +43,10 @@ def records(wildcards):
     """The records that exist now, superseded ones included; no rule makes them, so asking for them starts nothing."""
     raw = Path(RESULTS, "raw")
     return sorted(str(path) for folder in (raw, raw / "superseded") for path in folder.glob("*.meta.json"))
+
+
+def run_command():
+    """How to run what is missing: the target, and what the command line changed of the configuration."""
+    defaults = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))
+    changed = [f"{key}={value}" for key, value in config.items() if defaults.get(key) != value]
+    return "snakemake {experiment}_experiments" + "".join([" --config ", " ".join(changed)] if changed else [])

@@ -86,7 +86,7 @@ class Workflow:
 
     def checksum_files(self) -> list[str]:
         """The lists of checksums that lie beside the models and prompts in use, where there are any."""
-        folders = {path.parent for path in (*self._model_folders(), *self._prompt_files())}
+        folders = {*self._model_folders(), *(path.parent for path in self._prompt_files())}
         return sorted(str(path) for folder in folders if (path := folder / CHECKSUMS).is_file())
 
     def _model_folders(self) -> set[Path]:

@@ -11,7 +11,9 @@ rule status:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
+        run=lambda wildcards: run_command(),
         figures=[figure for figure in FIGURES if figure.endswith(".png") and Path(figure).exists()],
     shell:
         "(python -m data_parsing status --plan {input.plan:q} --raw-dir {params.raw:q}"
+        " --run-command {params.run:q}"
         '; for figure in {params.figures:q}; do echo "figure: $figure"; done) 2>&1 | tee {log:q}'

@@ -252,3 +252,13 @@ def test_a_platform_file_of_ones_own(project: Project) -> None:
     path = project.folder / "mine.yaml"
     path.write_text((project.folder / "config/platforms/tiny.yaml").read_text())
     assert plan_workflow({"platform": str(path)}, ["server_gpu"]).results == Path("results/mine")
+
+
+def test_checksums_beside_every_model_and_the_prompts_are_checked(project: Project) -> None:
+    for folder in ("models/target", "models/draft", "prompts"):
+        (project.folder / folder / "SHA256SUMS").write_text("")
+    assert {Path(path).parent.as_posix() for path in plan().checksum_files()} == {
+        "models/target",
+        "models/draft",
+        "prompts",
+    }

@@ -10,7 +10,7 @@ from typing import Any
 from treespec.config.run import ModelRef, RunConfig
 from treespec.errors import CheckpointError, InputFileError
 
-RECORD_EPOCH = 1
+RECORD_EPOCH = 2
 """Raised by hand when a change of the code changes results or timing; older records are then superseded."""
 
 _NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts"}

@@ -160,9 +160,15 @@ def validate_run_config(data: object, where: str) -> RunConfig:
 def describe_validation_error(error: ValidationError) -> str:
     """Every refused field in one line: its place, what is wrong, the value received."""
     lines = []
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    refused = [item["loc"] for item in items]
+    for item in items:
+        # A list whose only entry was refused is told to be too short as well: that is no second mistake.
+        inside = (loc for loc in refused if len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"])
+        if item["type"] == "too_short" and any(inside):
+            continue
         place = ".".join(str(part) for part in item["loc"]) or "(top level)"
         message = item["msg"].removeprefix("Value error, ")
-        received = "" if isinstance(item["input"], dict) else f" (received {item['input']!r})"
+        received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
         lines.append(f"{place}: {message}{received}")
     return "; ".join(lines)
