@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--models-dir", type=Path, default=Path("models/embedded"), help="folder of the model families")
     parser.add_argument("--prompts-dir", type=Path, default=Path("prompts"), help="folder of the held-out prompts")
     parser.add_argument("--output", type=Path, help="write the verified checksums to this file as well")
-    parser.add_argument("--remake", choices=["llama"], help="train this family instead of verifying")
+    parser.add_argument("--remake", choices=["llama", "opt"], help="train this family instead of verifying")
     parser.add_argument("--work-dir", type=Path, default=Path("build/tuning"), help="finished training phases are kept")
     args = parser.parse_args()
     if args.remake:

@@ -12,6 +12,8 @@ import pytest
 import download_models
 from engine.tests.conftest import ROOT
 from engine.tests.decoding import PAPER_TREE, Pair, Serving, load, serve
+from treespec.api import SamplingParams
+from treespec.api import load as load_pair
 from treespec.model.loader import LoadedModel, require_same_vocabulary
 from treespec.serving.prompts import read_prompt_file
 
@@ -43,8 +45,9 @@ def test_distilled_draft_is_accepted_more_often_than_the_undistilled_one(embedde
     assert num_steps(embedded.draft) < num_steps(undistilled) < 28 * len(embedded.prompts)
 
 
-def test_report_holds_what_was_to_be_reached(embedded_dir: Path) -> None:
-    measured = json.loads((embedded_dir / "report.json").read_text())["prompt_sets"]
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_report_holds_what_was_to_be_reached(embedded_dir: Path, family: str) -> None:
+    measured = json.loads((embedded_dir.parent / family / "report.json").read_text())["prompt_sets"]
     assert set(measured) == {*PROMPT_SETS, "all"}
     assert measured["all"]["greedy"]["distinct_mean"] >= 0.5
     drafts = measured["all"]["drafts"]
@@ -52,9 +55,10 @@ def test_report_holds_what_was_to_be_reached(embedded_dir: Path) -> None:
     assert drafts["draft_undistilled"]["before loop"]["top_k"][0] < drafts["draft"]["before loop"]["top_k"][0]
 
 
-def test_model_card_names_licence_command_and_held_out_loss(embedded_dir: Path) -> None:
-    card = (embedded_dir / "README.md").read_text()
-    for words in ("PSF License", "python -m treespec.tuning --family llama", "Held-out loss", "distinct 4-grams"):
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_model_card_names_licence_command_and_held_out_loss(embedded_dir: Path, family: str) -> None:
+    card = (embedded_dir.parent / family / "README.md").read_text()
+    for words in ("PSF License", f"python -m treespec.tuning --family {family}", "Held-out loss", "distinct 4-grams"):
         assert words in card
 
 
@@ -96,3 +100,20 @@ def test_damaged_files_are_named_and_nothing_is_marked_as_verified(
 
 def test_no_models_at_all_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert verify(monkeypatch, tmp_path, tmp_path) == 1
+
+
+def test_all_embedded_models_together_are_small_enough(embedded_dir: Path) -> None:
+    assert sum(path.stat().st_size for path in embedded_dir.parent.rglob("*") if path.is_file()) <= 24_000_000
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_opt_pair_speculates_without_changing_a_token(embedded_dir: Path, batch_size: int) -> None:
+    folder = embedded_dir.parent / "opt"
+    prompts = read_prompt_file(ROOT / "prompts" / "code.json")[:6]
+    params = SamplingParams(max_new_tokens=32, ignore_eos=True)
+    alone = load_pair(folder / "target", max_requests_per_batch=batch_size).generate(prompts, params)
+    for expansion in ((1,) * 8, PAPER_TREE, (2, 2, 1)):
+        llm = load_pair(folder / "target", folder / "draft", expansion=expansion, max_requests_per_batch=batch_size)
+        speculated = llm.generate(prompts, params)
+        assert [completion.token_ids for completion in speculated] == [completion.token_ids for completion in alone]
+        assert sum(completion.profile.num_accepted_tokens for completion in speculated) > 32

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from engine.tests.conftest import TinyModels
-from engine.tests.decoding import WIDE_TREE, Pair, Serving, logits_of, serve
+from engine.tests.decoding import WIDE_TREE, Pair, Serving, load, logits_of, serve
 from treespec.config import Inflation, ModelRef
 from treespec.errors import ConfigError
 from treespec.model.loader import LoadedModel, load_model
@@ -52,6 +52,17 @@ def test_inflated_embedded_target_keeps_its_function(embedded: Pair) -> None:
     larger = inflated(embedded.target_folder, Inflation(width_factor=4, num_layers=6))
     assert larger.num_parameters > 10 * embedded.target.num_parameters
     assert_same_function(larger, embedded)
+
+
+def test_inflated_embedded_opt_target_keeps_its_function(embedded_dir: Path, embedded: Pair) -> None:
+    folder = embedded_dir.parent / "opt" / "target"
+    plain, larger = load(folder), inflated(folder, Inflation(width_factor=4, num_layers=8))
+    assert larger.num_parameters > 20 * plain.num_parameters
+    for text in embedded.texts[:2]:
+        token_ids = [*text.prompt, *text.continuation]
+        found, expected = logits_of(larger.decoder, token_ids), logits_of(plain.decoder, token_ids)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+        assert torch.equal(found.argmax(-1), expected.argmax(-1))
 
 
 def test_inflated_target_accepts_the_same_drafts(gqa: Pair) -> None:

@@ -61,9 +61,17 @@ def _phases(report: dict[str, Any]) -> str:
         lines.append(
             f"| {phase['phase']} | {phase['num_steps']} | {phase['wall_s'] / 60:.1f} | {phase['cpu_s'] / 60:.1f} |"
         )
-    total = sum(phase["wall_s"] for phase in report["phases"].values()) / 60
+    wall, cpu = (sum(phase[key] for phase in report["phases"].values()) / 60 for key in ("wall_s", "cpu_s"))
     losses = ", ".join(f"{role} {loss:.3f}" for role, loss in report["held_out_loss"].items())
-    return "\n".join([*lines, "", f"In all {total:.0f} minutes. Held-out loss (nats per token): {losses}.", ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"In all {cpu:.0f} minutes of CPU time; {wall:.0f} on the wall, as the cores were shared with other work.",
+            f"Held-out loss (nats per token): {losses}.",
+            "",
+        ]
+    )
 
 
 def _repetition(report: dict[str, Any]) -> str:
