@@ -79,8 +79,9 @@ def test_packed_weights_multiply_as_dense_ones(dtype: torch.dtype, rows: int, wi
 
 
 @needs_packing
-def test_packed_weights_take_any_leading_dimensions() -> None:
-    weight, x = torch.randn(24, 16), torch.randn(2, 3, 16)
+@pytest.mark.parametrize("leading", [(2, 3), (1, 1), (3,), (1, 2), (0,), (2, 0)], ids=str)
+def test_packed_weights_take_any_leading_dimensions(leading: tuple[int, ...]) -> None:
+    weight, x = torch.randn(24, 16), torch.randn(*leading, 16)
     torch.testing.assert_close(PackedStorage(weight).multiply(x, None), F.linear(x, weight), rtol=0, atol=1e-5)
 
 

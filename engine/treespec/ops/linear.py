@@ -44,8 +44,9 @@ class PackedStorage:
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         num_rows = x.numel() // x.shape[-1]
         if num_rows < PACKED_MIN_ROWS:
-            padded = F.pad(x.reshape(num_rows, -1), (0, 0, 0, PACKED_MIN_ROWS - num_rows))
-            return self._multiply(padded, bias)[:num_rows].reshape(*x.shape[:-1], -1)
+            padded = F.pad(x.reshape(num_rows, x.shape[-1]), (0, 0, 0, PACKED_MIN_ROWS - num_rows))
+            y = self._multiply(padded, bias)
+            return y[:num_rows].reshape(*x.shape[:-1], y.shape[-1])
         return self._multiply(x, bias)
 
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
