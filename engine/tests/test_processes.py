@@ -90,7 +90,11 @@ def test_interrupt_keeps_finished_records_and_says_so(job: JobFolder) -> None:
         for length in range(4, 12)
         for scenario in job.scenarios
     ]
-    with ended(job.start()) as process:
+    # A test run in the background of a shell ignores interrupts, and what it starts inherits that.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = job.start()
+    signal.signal(signal.SIGINT, inherited)
+    with ended(process):
         wait_for("a record", lambda: list(job.results.glob("*.meta.json")))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_S)
