@@ -14,7 +14,7 @@ from torch import Tensor
 
 PACK_MIN_ELEMENTS = 1 << 18
 PACK_ROWS_HINT = 16
-PACKED_MIN_ROWS = 4  # the kernel for 1 or 2 rows is 10 to 20 % slower than the one for 4
+PACKED_MIN_ROWS = 4  # the kernels for 1 and 2 rows are slower than the one for 4
 PACK_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 
