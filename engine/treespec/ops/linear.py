@@ -1,6 +1,6 @@
 """Linear layers: one class; how the weight is stored is a part of it, not a subclass.
 
-On CPUs ``F.linear`` in float32 becomes 2.0 to 2.4 times dearer as soon as 2 to 8 rows go in, which would eat the
+On CPUs ``F.linear`` in float32 becomes much dearer as soon as a few rows go in, which would eat the
 gain of verifying several tokens at once. Weights reordered for oneDNN stay nearly flat up to 8 rows.
 """
 

@@ -103,7 +103,7 @@ def _device(placement: Placement) -> torch.device:
         )
     if placement.device == "cpu" and placement.dtype == "float16":
         raise ConfigError(
-            "float16 is a storage format on CPUs, computing in it is a hundred times slower",
+            "float16 is a storage format on CPUs, computing in it is far slower than in float32",
             where=f"placement {placement.name!r}",
             received="dtype: float16",
             allowed="float32 or bfloat16",
