@@ -2,9 +2,9 @@
 
     python -m benchmarks.cpu_peers --output build/cpu_peers.json
 
-Same weights, prompts, lengths, threads and stopping rule; token ids are compared. Batch 1: every method serves one
-prompt, then the next method, in rotating order; ratios are paired by prompt. Batch 4: one pass over all prompts per
-repeat; transformers serves padded batches of 4 in file order (it assists only batches of 1).
+Same weights, prompts, lengths, threads and stopping rule; token ids are compared. Every method serves one batch, then
+the next method serves it, in rotating order; ratios are paired by batch. transformers pads its batches and assists only
+batches of one prompt.
 """
 
 from __future__ import annotations
@@ -138,12 +138,7 @@ def _methods(
 
     def theirs(method: str) -> Generate:
         def generate(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-            starts = range(0, len(prompts), batch_size)
-            return [
-                row
-                for start in starts
-                for row in peer.generate(method, prompts[start : start + batch_size], settings.num_tokens)
-            ]
+            return peer.generate(method, prompts, settings.num_tokens)
 
         return generate
 
@@ -159,11 +154,12 @@ def _methods(
 def _measure_batch(
     batch_size: int, methods: dict[str, Generate], prompts: list[list[int]], settings: Settings
 ) -> list[dict[str, Any]]:
-    """One row per method. A unit of work is one prompt (batch 1) or the whole list (larger batches)."""
-    units = [[prompt] for prompt in prompts] if batch_size == 1 else [prompts]
+    """One row per method. A unit of work is one batch: as many prompts, in file order."""
+    starts = range(0, len(prompts) - batch_size + 1, batch_size)
+    units = [prompts[start : start + batch_size] for start in starts]
     names = list(methods)
     for name in names:  # warm-up
-        methods[name](units[0][:batch_size])
+        methods[name](units[0])
     seconds: dict[str, list[float]] = {name: [] for name in names}
     tokens: dict[str, list[list[int]]] = {name: [] for name in names}
     for repeat in range(settings.num_repeats):
@@ -180,30 +176,36 @@ def _measure_batch(
             )
     per_token = settings.num_tokens * len(units[0])
     baseline = names[0]
-    return [_row(name, seconds[name], seconds[baseline], tokens[name] == tokens[baseline], per_token) for name in names]
+    assisted = [name for name in names if "assisted" in name]
+    peers = {"incremental": baseline}
+    if assisted:
+        peers["best assisted"] = min(assisted, key=lambda name: float(np.median(seconds[name])))
+    return [
+        {
+            "method": name,
+            "ms_per_token": float(np.median(seconds[name])) * 1000 / per_token,
+            "ms_per_token_min": min(seconds[name]) * 1000 / per_token,
+            "ratios": {peer: _ratio(seconds[name], seconds[other]) for peer, other in peers.items()},
+            "peers": peers,
+            "num_units": len(seconds[name]),
+            "equal": tokens[name] == tokens[baseline],
+            "ms": [value * 1000 / per_token for value in seconds[name]],
+        }
+        for name in names
+    ]
 
 
-def _row(name: str, seconds: list[float], baseline: list[float], equal: bool, num_tokens: int) -> dict[str, Any]:
-    ms = np.array(seconds) * 1000 / num_tokens
+def _ratio(seconds: list[float], baseline: list[float]) -> dict[str, float]:
+    """Median over the units of time over the peer's time, with its 95 % bootstrap interval."""
     ratios = np.array(seconds) / np.array(baseline)
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(ratios, size=(BOOTSTRAP_DRAWS, len(ratios))), axis=1)
     low, high = np.quantile(medians, [0.025, 0.975])
-    return {
-        "method": name,
-        "ms_per_token": float(np.median(ms)),
-        "ms_per_token_min": float(ms.min()),
-        "ratio": float(np.median(ratios)),
-        "ratio_low": float(low),
-        "ratio_high": float(high),
-        "num_units": len(seconds),
-        "equal": bool(equal),
-        "ms": ms.tolist(),
-    }
+    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown: one table per batch size; the ratio is time over transformers' incremental time."""
+    """Markdown: one table per batch size; ratios are time over the time of a transformers method."""
     environment = report["environment"]
     versions = f"torch {environment['torch']}, transformers {environment['transformers']}"
     work = f"{report['num_prompts']} prompts x {report['num_tokens']} tokens x {report['num_repeats']} repeats"
@@ -212,18 +214,24 @@ def table(report: dict[str, Any]) -> str:
         f"{environment['cpu']}, {environment['num_threads']} threads, {versions}; {work}",
     ]
     for size, rows in report["batches"].items():
+        peers = list(rows[0]["peers"])
+        heads = " | ".join(f"x transformers {peer} [95 %]" for peer in peers)
         lines += [
             "",
             f"batch {size}",
             "",
-            "| method | ms/token (min) | x transformers incremental [95 %] | equal |",
-            "|---|---|---|---|",
+            f"| method | ms/token (min) | {heads} | equal |",
+            "|" + "---|" * (len(peers) + 3),
         ]
         for row in rows:
-            interval = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+            ratios = " | ".join(_interval(row["ratios"][peer]) for peer in peers)
             time_ms = f"{row['ms_per_token']:.2f} ({row['ms_per_token_min']:.2f})"
-            lines.append(f"| {row['method']} | {time_ms} | {interval} | {'yes' if row['equal'] else 'NO'} |")
+            lines.append(f"| {row['method']} | {time_ms} | {ratios} | {'yes' if row['equal'] else 'NO'} |")
     return "\n".join(lines)
+
+
+def _interval(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
 
 
 if __name__ == "__main__":
