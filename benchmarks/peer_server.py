@@ -224,7 +224,13 @@ def _serve_pass(
         totals.num_target_steps += len(rows[0])
         for request, row in zip(batch, rows, strict=True):
             num_tokens = request.append(row, decode)
-            profile = RequestProfile(num_tokens, 0, [0] * num_tokens, start_us, finish_us, finish_us)
+            profile = RequestProfile(
+                num_target_steps=num_tokens,
+                accepted_per_step=[0] * num_tokens,
+                start_us=start_us,
+                first_token_us=finish_us,
+                finish_us=finish_us,
+            )
             text = decode(request.prompt_token_ids) + request.text(decode)
             served.append(ServedRequest(repeat, request.request_id, request, profile, text))
             totals.num_output_tokens += num_tokens

@@ -60,6 +60,7 @@ MODE_MARKS = {
 
 PART_MARKS = {
     "draft": Mark("draft", "#e69f00", "////"),
+    "build": Mark("build batch", "#f0e442", "||||"),
     "forward": Mark("target forward", "#0072b2", ""),
     "verify": Mark("verify", "#56b4e9", "...."),
     "commit": Mark("commit", "#009e73", "xxxx"),

@@ -15,7 +15,7 @@ SIZES = ("small", "medium", "large")
 PEERS = ("transformers",)
 """Third parties beside our modes."""
 MODES = ("incremental", "sequence", "tree", *PEERS)
-STEP_PARTS = ("draft", "forward", "verify", "commit", "other")
+STEP_PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from treespec.config import ModelRef
-from treespec.draft import Drafter, NoDrafter, SsmDrafter
+from treespec.draft import Drafter, FixedTopology, NoDrafter, SsmDrafter
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model
@@ -22,6 +22,7 @@ from treespec.request import FinishReason, Request, SamplingParams
 from treespec.runner import ForwardRow, ModelRunner
 from treespec.scheduler import Scheduler
 from treespec.serving import Engine
+from treespec.tree import Topology
 from treespec.verify import GreedyVerifier
 
 CLEAR_GAP = 1e-3
@@ -193,7 +194,7 @@ def build_engine(target: LoadedModel, draft: LoadedModel | None, serving: Servin
     if serving.expansion:
         assert draft is not None
         draft_runner = ModelRunner(draft.decoder, serving.batch_size, capacity(serving))
-        drafter = SsmDrafter(draft_runner, serving.expansion)
+        drafter = SsmDrafter(draft_runner, FixedTopology(Topology.from_expansion(serving.expansion)))
     scheduler = Scheduler(serving.batch_size, serving.max_tokens_per_batch)
     engine = Engine(runner, drafter, GreedyVerifier(), scheduler, target.tokenizer.decode)
     return Workbench(engine, runner, drafter, draft_runner)

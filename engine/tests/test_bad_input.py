@@ -52,6 +52,13 @@ def in_scenarios(**settings: Any) -> Spoil:
     return lambda job: job.change(**settings)
 
 
+def in_drafters(*drafters: dict[str, Any]) -> Spoil:
+    def spoil(job: JobFolder) -> None:
+        job.scenarios = [job.scenarios[-1] | {"expansion": [], "drafters": list(drafters)}]
+
+    return spoil
+
+
 def in_config(role: str, **settings: Any) -> Spoil:
     def spoil(job: JobFolder) -> None:
         path = job.root / role / "config.json"
@@ -164,6 +171,48 @@ MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
     ),
     "positions the model lacks": (
         in_placement(max_sequence_length=300), ["beyond the positions", "received: 300", "at most 256"],
+    ),
+    "negative temperature": (
+        in_scenarios(sampling={"temperature": -0.5}), ["sampling.temperature", "greater than or equal to 0", "-0.5"],
+    ),
+    "top_p of 0": (in_scenarios(sampling={"temperature": 1, "top_p": 0}), ["sampling.top_p", "greater than 0"]),
+    "top_k of 0": (in_scenarios(sampling={"top_k": 0}), ["sampling.top_k", "greater than or equal to 1"]),
+    "min_p of 1": (in_scenarios(sampling={"min_p": 1}), ["sampling.min_p", "less than 1"]),
+    "expansion with zeros": (in_scenarios(expansion=[2, 0]), ["positive widths", "[2, 0]"]),
+    "drafter with zeros": (
+        in_drafters({"kind": "ssm", "expansion": [2, 0]}), ["ssm.expansion.1", "greater than 0 (received 0)"],
+    ),
+    "more nodes than slots": (
+        in_drafters({"kind": "ssm", "tree": "best", "num_nodes": 64}), ["65 nodes", "max_tree_nodes = 64"],
+    ),
+    "dynamic tree that fills the cache": (
+        in_drafters({"kind": "ssm", "tree": "dynamic", "width": 9}), ["72 nodes", "max_tree_nodes = 64"],
+    ),
+    "unknown drafter": (in_drafters({"kind": "oracle"}), ["'oracle'", "'ssm', 'ngram', 'suffix', 'plugin'"]),
+    "draft model that is not there": (
+        in_drafters({"kind": "ssm", "expansion": [2], "model": 1}), ["model 1", "allowed: 0 to 0"],
+    ),
+    "draft model twice": (
+        in_drafters({"kind": "ssm", "expansion": [2]}, {"kind": "ssm", "expansion": [1]}), ["received twice: model 0"],
+    ),
+    "plugin drafter nobody offers": (
+        in_drafters({"kind": "plugin", "name": "mine"}), ["unknown plugin drafter", "'mine'"],
+    ),
+    "plugin that is not there": (in_placement(plugins=["gone.py"]), ["gone.py"]),
+    "unknown verifier": (
+        in_scenarios(verifier="oracle"), ["unknown verifier", "'oracle'", "block, greedy, mss", "server_small-2"],
+    ),
+    "verifier that needs draws": (
+        in_scenarios(verifier="mss"), ["verifier 'mss' is not lossless", "received: deterministic", "allowed: iid"],
+    ),
+    "verifier of chains on a tree": (
+        in_scenarios(verifier="block", sampling={"temperature": 1}), ["verifier 'block' judges chains", "a tree"],
+    ),
+    "greedy verifier with a temperature": (
+        in_scenarios(verifier="greedy", sampling={"temperature": 1}), ["temperature above 0", "sampler_match"],
+    ),
+    "dynamic tree of draws": (
+        in_drafters({"kind": "ssm", "tree": "dynamic", "selection": "iid"}), ["allowed: top_k"],
     ),
     "float16 on a CPU": (in_placement(dtype="float16"), ["float16", "float32 or bfloat16"]),
     "cache larger than memory": (

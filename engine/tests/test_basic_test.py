@@ -18,6 +18,8 @@ from engine.tests.decoding import clear_texts, load, ragged_prompts
 from treespec.draft import SsmDrafter
 from treespec.draft import ssm as ssm_module
 from treespec.kvcache.pool import KVCachePool
+from treespec.ops.draws import Draws
+from treespec.ops.sampling import TargetRows
 from treespec.request import Request
 from treespec.runner import ForwardRow
 from treespec.serving.engine import Engine
@@ -118,11 +120,11 @@ def a_wrong_child_is_accepted(patch: pytest.MonkeyPatch) -> None:
     verify = GreedyVerifier.verify
 
     def lenient(
-        verifier: GreedyVerifier, proposals: Sequence[Proposals], logits_TV: torch.Tensor
+        verifier: GreedyVerifier, proposals: Sequence[Proposals], target: TargetRows, draws: Draws
     ) -> list[VerifyResult]:
-        results = verify(verifier, proposals, logits_TV)
+        results = verify(verifier, proposals, target, draws)
         starts = np.cumsum([0, *(len(item.tree) for item in proposals)])
-        choices = logits_TV.argmax(-1).tolist()
+        choices = target.likeliest()
         for index, (item, result) in enumerate(zip(proposals, results, strict=True)):
             end = result.accepted_nodes[-1] if result.accepted_nodes else 0
             if children := item.tree.children[end]:
@@ -136,7 +138,7 @@ def a_wrong_child_is_accepted(patch: pytest.MonkeyPatch) -> None:
 def draft_positions_are_off_by_one(patch: pytest.MonkeyPatch) -> None:
     level_row = SsmDrafter._level_row
 
-    def shifted(drafter: SsmDrafter, growth: ssm_module._Growth) -> ForwardRow:
+    def shifted(drafter: SsmDrafter, growth: ssm_module._Growing) -> ForwardRow:
         row = level_row(drafter, growth)
         row.positions[:] += 1
         return row
@@ -154,8 +156,8 @@ def draft_keeps_the_wrong_nodes(patch: pytest.MonkeyPatch) -> None:
 
 
 def drafts_are_never_accepted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GreedyVerifier, "verify", lambda _, proposals, logits_TV: [
-        VerifyResult((), int(logits_TV[start].argmax()))
+    patch.setattr(GreedyVerifier, "verify", lambda _, proposals, target, draws: [
+        VerifyResult((), target.likeliest()[start])
         for start in np.cumsum([0, *(len(item.tree) for item in proposals)])[:-1]
     ])  # fmt: skip
 

@@ -14,7 +14,8 @@ from engine.tests.conftest import ROOT
 from engine.tests.decoding import PAPER_TREE, Pair, Serving, load, serve
 from treespec.api import SamplingParams
 from treespec.api import load as load_pair
-from treespec.model.loader import LoadedModel, require_same_vocabulary
+from treespec.config import ModelRef
+from treespec.model.loader import LoadedModel, open_model, require_same_vocabulary
 from treespec.serving.prompts import read_prompt_file
 
 PROMPT_SETS = ("code", "docstrings", "comments", "tests", "mixed")
@@ -29,10 +30,10 @@ def test_every_prompt_set_has_enough_prompts_that_leave_room(name: str, embedded
 
 
 def test_three_models_share_one_vocabulary(embedded_dir: Path, embedded: Pair) -> None:
-    undistilled = load(embedded_dir / "draft-undistilled")
-    for draft in (embedded.draft, undistilled):
-        require_same_vocabulary(embedded.target, draft)
-        assert draft.num_parameters < embedded.target.num_parameters / 3
+    target = open_model(ModelRef(path=embedded_dir / "target"))
+    for name in ("draft", "draft-undistilled"):
+        require_same_vocabulary(target, open_model(ModelRef(path=embedded_dir / name)))
+        assert load(embedded_dir / name).num_parameters < embedded.target.num_parameters / 3
 
 
 def test_distilled_draft_is_accepted_more_often_than_the_undistilled_one(embedded_dir: Path, embedded: Pair) -> None:

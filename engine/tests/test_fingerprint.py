@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from engine.tests.checkpoints import TinyLlama, write_checkpoint
-from treespec.config import Inflation, ModelRef, Placement, RunConfig, Scenario, fingerprint, fingerprints
+from treespec.config import (
+    Inflation,
+    ModelRef,
+    NgramDrafting,
+    Placement,
+    RunConfig,
+    Sampling,
+    Scenario,
+    fingerprint,
+    fingerprints,
+)
 from treespec.errors import CheckpointError, InputFileError
 
 TINY = TinyLlama(hidden_size=16, ffn_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8)
@@ -24,12 +34,16 @@ PLACEMENT_CHANGES: dict[str, Any] = {
     "max_tree_nodes": 65,
     "tensor_parallel_degree": 2,
     "pipeline_parallel_degree": 2,
+    "plugins": (Path(__file__),),
 }
 PLACEMENT_NOT_IDENTITY = {"name"}
 SCENARIO_CHANGES: dict[str, Any] = {
     "name": "other",
     "mode": "sequence",
     "expansion": (1, 1, 1),
+    "drafters": (NgramDrafting(kind="ngram"),),
+    "verifier": "sampler_match",
+    "sampling": Sampling(temperature=0.5),
     "num_prompts": 1,
     "max_requests_per_batch": 2,
     "max_tokens_per_batch": 100,

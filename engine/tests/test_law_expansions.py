@@ -100,16 +100,15 @@ def test_drafts_are_accepted_in_every_degree(pair: Pair) -> None:
 def test_draft_that_is_the_target_is_accepted_to_full_depth(pair: Pair, expansion: tuple[int, ...]) -> None:
     served = serve(pair.target, pair.target, pair.prompts, Serving(expansion, max_tokens_per_batch=512))
     assert served.token_ids == pair.expected(NUM_TOKENS)
-    for prompt, steps in zip(pair.prompts, served.accepted_per_step, strict=True):
-        assert steps == full_acceptance(len(expansion), NUM_TOKENS, has_prompt_step=len(prompt) > 1)
+    for steps in served.accepted_per_step:
+        assert steps == full_acceptance(len(expansion), NUM_TOKENS)
     if set(expansion) == {1}:  # nothing is drafted that no length is left for
         assert [profile.num_draft_tokens for profile in served.profiles] == list(map(sum, served.accepted_per_step))
 
 
-def full_acceptance(depth: int, num_tokens: int, *, has_prompt_step: bool) -> list[int]:
-    """The pass that ends a prompt drafts nothing; the last tree is as deep as there is length left."""
-    steps = [0] if has_prompt_step else []
-    num_emitted = len(steps)
+def full_acceptance(depth: int, num_tokens: int) -> list[int]:
+    """The first token has no tree; the last tree is as deep as there is length left."""
+    steps, num_emitted = [0], 1
     while num_emitted < num_tokens:
         steps.append(min(depth, num_tokens - num_emitted - 1))
         num_emitted += steps[-1] + 1
@@ -123,7 +122,7 @@ def test_draft_reads_prompts_in_chunks(gqa: Pair, chunk: int, monkeypatch: pytes
     assert whole
     served = serve(gqa.target, gqa.target, whole, Serving((1,) * 4, max_tokens_per_batch=512))
     for steps in served.accepted_per_step:
-        assert steps == full_acceptance(4, NUM_TOKENS, has_prompt_step=True)
+        assert steps == full_acceptance(4, NUM_TOKENS)
 
 
 @pytest.mark.parametrize("variant", [name for name, shape in sorted(VARIANTS.items()) if not shape.tied])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.tests.properties import examples
+from treespec.config import Sampling
 from treespec.request import FinishReason, Request, RequestStatus, SamplingParams
 
 
@@ -92,7 +93,7 @@ def test_request_is_plain_data() -> None:
     request.append([1, 25], decode)
     data = asdict(request)
     data["status"], data["finish_reason"] = request.status.value, "eos"
-    assert json.loads(json.dumps(data))["output_token_ids"] == [1, 25]
+    assert json.loads(json.dumps(data, default=Sampling.model_dump))["output_token_ids"] == [1, 25]
 
 
 def test_finished_requests_take_no_more_tokens() -> None:

@@ -87,7 +87,7 @@ def test_parts_of_the_time_sum_to_the_wall_time(job: JobFolder) -> None:
         meta = job.meta(name)
         assert len(meta["repeats"]) == 2
         for repeat in meta["repeats"]:
-            assert sorted(repeat["time_us"]) == ["commit", "draft", "forward", "other", "verify"]
+            assert sorted(repeat["time_us"]) == ["build", "commit", "draft", "forward", "other", "verify"]
             assert sum(repeat["time_us"].values()) == repeat["wall_us"] > 0
             assert repeat["num_output_tokens"] == 4 * 12
     assert job.meta(job.names[2])["repeats"][0]["time_us"]["draft"] > 0

@@ -88,18 +88,16 @@ def test_deterministic_proposals_name_every_node_once_in_drawing_order(tree: Tok
     proposals = Proposals.deterministic(tree, drafter)
     assert proposals.nodes.tolist() == list(range(1, len(tree)))
     assert set(proposals.contracts) <= {Contract.DETERMINISTIC}
-    columns = (proposals.drafters, proposals.draw_orders, proposals.multiplicities, proposals.q_rows)
-    assert {len(column) for column in (*columns, proposals.contracts)} == {len(tree) - 1}
+    columns = (proposals.drafters, proposals.contracts, proposals.q_rows)
+    assert {len(column) for column in columns} == {len(tree) - 1}
     assert (proposals.drafters == drafter).all()
-    assert (proposals.multiplicities == 1).all()
     assert (proposals.q_rows == -1).all()
-    for parent in range(len(tree)):
-        children = [row for row, node in enumerate(proposals.nodes) if tree.parents[node] == parent]
-        assert proposals.draw_orders[children].tolist() == list(range(len(children)))
+    for parent, rows in enumerate(proposals.rows_below):
+        assert [proposals.nodes[row] for row in rows] == list(tree.children[parent].values())
 
 
 def test_no_speculation_is_the_root_alone() -> None:
     proposals = Proposals.none(42)
     assert proposals.tree.token_ids.tolist() == [42]
     assert len(proposals.nodes) == 0
-    assert proposals.q_RV is None
+    assert proposals.q_QV is None

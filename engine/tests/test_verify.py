@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.tests.properties import examples, trees
+from treespec.config import Sampling
+from treespec.ops.draws import VerifyDraws
+from treespec.ops.sampling import TargetRows
 from treespec.tree import Contract, Proposals, TokenTree, TreeBuilder
 from treespec.verify import GreedyVerifier, VerifyResult
 
@@ -17,8 +20,13 @@ def one_hot(choices: list[int]) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(choices), VOCAB_SIZE).float()
 
 
+def judge(proposals: list[Proposals], logits_TV: torch.Tensor) -> list[VerifyResult]:
+    target = TargetRows(logits_TV, [Sampling()] * len(logits_TV))
+    return GreedyVerifier().verify(proposals, target, VerifyDraws([], []))
+
+
 def verify(tree: TokenTree, choices: list[int]) -> VerifyResult:
-    (result,) = GreedyVerifier().verify([Proposals.deterministic(tree)], one_hot(choices))
+    (result,) = judge([Proposals.deterministic(tree)], one_hot(choices))
     return result
 
 
@@ -30,7 +38,7 @@ choices_of_nodes = st.lists(st.integers(3, VOCAB_SIZE - 1), min_size=15, max_siz
 def test_accepted_is_the_longest_path_of_the_targets_choices(forest: list[tuple[TokenTree, list[int]]]) -> None:
     proposals = [Proposals.deterministic(tree) for tree, _ in forest]
     logits = torch.cat([one_hot(choices[: len(tree)]) for tree, choices in forest])
-    for (tree, choices), result in zip(forest, GreedyVerifier().verify(proposals, logits), strict=True):
+    for (tree, choices), result in zip(forest, judge(proposals, logits), strict=True):
         right = [
             node
             for node in range(1, len(tree))

@@ -10,18 +10,31 @@ for completion in llm.generate(["def read_lines(path):"], SamplingParams(max_new
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from treespec.config import Scenario, validate_run_config
-from treespec.errors import PromptError
+from treespec.config import Sampling, Scenario, validate_run_config
+from treespec.errors import ConfigError, PromptError
 from treespec.metrics.counts import RequestProfile
 from treespec.request import FinishReason, Request, RequestStatus, SamplingParams
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.engine import Engine
 from treespec.serving.prompts import encode_prompts
 
-__all__ = ["Completion", "Engine", "LanguageModel", "Piece", "Request", "SamplingParams", "generate", "load"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "LanguageModel",
+    "Piece",
+    "Request",
+    "Sampling",
+    "SamplingParams",
+    "generate",
+    "load",
+]
+
+Params = SamplingParams | Sequence[SamplingParams] | None
+"""For all prompts, or one for each; None: greedy, up to 128 tokens."""
 
 PAPER_TREE = (1, 1, 3, 1, 1, 1, 1, 1)
 MAX_TREE_NODES = 64
@@ -55,8 +68,8 @@ class LanguageModel:
         self._loaded = loaded
         self._scenario = scenario
 
-    def generate(self, prompts: Sequence[str], params: SamplingParams | None = None) -> list[Completion]:
-        """Greedy completions in prompt order. Raises PromptError for prompts that cannot be served."""
+    def generate(self, prompts: Sequence[str], params: Params = None) -> list[Completion]:
+        """Completions in prompt order. Raises PromptError for prompts that cannot be served."""
         engine, requests = self._start(prompts, params)
         engine.run()
         decode = self._loaded.target.tokenizer.decode
@@ -71,7 +84,7 @@ class LanguageModel:
             )
         return completions
 
-    def stream(self, prompts: Sequence[str], params: SamplingParams | None = None) -> Iterator[Piece]:
+    def stream(self, prompts: Sequence[str], params: Params = None) -> Iterator[Piece]:
         """Pieces of text as the steps emit them, of all prompts in turn; joined they are ``generate``'s texts."""
         engine, requests = self._start(prompts, params)
         num_shown = [0] * len(requests)
@@ -98,19 +111,28 @@ class LanguageModel:
         num_shown[request.request_id] = max(start, end)
         return Piece(request.request_id, text[start:end], request.finish_reason)
 
-    def _start(self, prompts: Sequence[str], params: SamplingParams | None) -> tuple[Engine, list[Request]]:
-        params = params or SamplingParams()
-        limit = min(params.max_sequence_length, self._loaded.placement.max_sequence_length)
-        params = SamplingParams(params.max_new_tokens, limit, params.ignore_eos, params.stop_strings)
+    def _start(self, prompts: Sequence[str], params: Params) -> tuple[Engine, list[Request]]:
+        limit = self._loaded.placement.max_sequence_length
+        each = [
+            replace(item, max_sequence_length=min(item.max_sequence_length, limit))
+            for item in _per_prompt(params, len(prompts))
+        ]
         token_ids = encode_prompts(prompts, self._loaded.target.tokenizer, "the prompts of this call")
-        long = [index for index, ids in enumerate(token_ids) if len(ids) >= limit]
-        if long:
-            raise PromptError(
-                "prompts are longer than the cache", received=f"indices {long}", allowed=f"at most {limit - 1} tokens"
-            )
+        for index, (ids, item) in enumerate(zip(token_ids, each, strict=True)):
+            if len(ids) >= item.max_sequence_length:
+                raise PromptError(
+                    "a prompt leaves no room for a token",
+                    where=f"prompt {index}",
+                    received=f"{len(ids)} tokens",
+                    allowed=f"at most {item.max_sequence_length - 1}",
+                )
         eos = self._loaded.target.decoder.spec.eos_token_ids
-        requests = [Request(index, tuple(ids), params, eos) for index, ids in enumerate(token_ids)]
-        engine = self._loaded.engine(self._scenario)
+        requests = [
+            Request(index, tuple(ids), item, eos) for index, (ids, item) in enumerate(zip(token_ids, each, strict=True))
+        ]
+        # One request that samples decides the verifier for all: every sampling one is greedy at temperature 0.
+        sampling = next((item.sampling for item in each if not item.sampling.is_greedy), Sampling())
+        engine = self._loaded.engine(self._scenario.model_copy(update={"sampling": sampling}))
         engine.add(requests)
         return engine, requests
 
@@ -157,11 +179,21 @@ def load(
 def generate(
     target: str | Path,
     prompts: Sequence[str],
-    params: SamplingParams | None = None,
+    params: Params = None,
     draft: str | Path | None = None,
 ) -> list[Completion]:
     """Load and generate once."""
     return load(target, draft).generate(prompts, params)
+
+
+def _per_prompt(params: Params, num_prompts: int) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * num_prompts
+    if len(params) != num_prompts:
+        raise ConfigError(
+            "sampling parameters do not fit the prompts", received=len(params), allowed=f"one, or {num_prompts}"
+        )
+    return list(params)
 
 
 def _final_length(text: str, stop_strings: Sequence[str]) -> int:

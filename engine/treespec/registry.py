@@ -27,6 +27,14 @@ class Registry(Generic[T]):
 
         return add
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._items
+
+    @property
+    def names(self) -> list[str]:
+        """What it has, sorted."""
+        return sorted(self._items)
+
     def get(self, name: str, where: str | None = None) -> T:
         """The item; an unknown name is an error that lists the known ones and says ``where`` it was read."""
         if name not in self._items:

@@ -6,6 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from treespec.chance import Chance
+from treespec.config import Sampling
+
+GREEDY = Sampling()
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -28,12 +32,13 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """What ends a request and how its tokens are chosen (greedily)."""
+    """What ends a request and how its tokens are chosen."""
 
     max_new_tokens: int = 128
     max_sequence_length: int = 2048  # counts the prompt
     ignore_eos: bool = False
     stop_strings: tuple[str, ...] = ()
+    sampling: Sampling = GREEDY
 
 
 @dataclass
@@ -58,6 +63,11 @@ class Request:
     def last_token_id(self) -> int:
         """The root of the next tree."""
         return self.output_token_ids[-1] if self.output_token_ids else self.prompt_token_ids[-1]
+
+    @property
+    def chance(self) -> Chance:
+        """The request's own source of uniforms."""
+        return Chance(self.params.sampling.seed, self.request_id)
 
     @property
     def num_remaining(self) -> int:

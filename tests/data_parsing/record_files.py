@@ -91,7 +91,7 @@ class SyntheticScenario:
 
     def meta(self) -> dict[str, Any]:
         """Its ``.meta.json``."""
-        time_us = {"draft": 20.0, "forward": 50.0, "verify": 10.0, "commit": 15.0, "other": 5.0}
+        time_us = {"draft": 20.0, "build": 0.0, "forward": 50.0, "verify": 10.0, "commit": 15.0, "other": 5.0}
         repeat = {"wall_us": 100.0, "num_target_steps": 4, "num_output_tokens": 24, "time_us": time_us}
         target = {"label": self.target, "description": "embedded LLaMA target, inflated to 105M parameters"}
         return {

@@ -17,7 +17,7 @@ SERVER_COLUMNS = [
     *SCENARIO_COLUMNS,
     *("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms", "speedup", "speedup_ci_low", "speedup_ci_high"),
 ]
-SHARES = {"draft": 0.2, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
+SHARES = {"draft": 0.15, "build": 0.05, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
 TIME_SPLIT_COLUMNS = [*SCENARIO_COLUMNS, *(f"{part}_share" for part in SHARES), "step_time_ms"]
 SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0, PEER: 0.8}
 

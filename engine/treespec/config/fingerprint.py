@@ -13,7 +13,7 @@ from treespec.errors import CheckpointError, InputFileError
 RECORD_EPOCH = 2
 """Raised by hand when a change of the code changes results or timing; older records are then superseded."""
 
-_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts"}
+_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts", "plugins"}
 _NOT_IDENTITY_SCENARIO = {"prompts"}
 _MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer.json")
 
@@ -32,13 +32,14 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
         "epoch": RECORD_EPOCH,
         "placement": placement.model_dump(mode="json", exclude=_NOT_IDENTITY_PLACEMENT),
         "target": target,
+        "plugins": [hash_file(path) for path in placement.plugins],
     }
     prompts = {path: hash_file(path) for path in {scenario.prompts for scenario in config.scenarios}}
     return {
         scenario.name: _digest(
             shared
             | {
-                "drafts": drafts if scenario.expansion else [],
+                "drafts": drafts if scenario.draft_models else [],
                 "scenario": scenario.model_dump(mode="json", exclude=_NOT_IDENTITY_SCENARIO),
                 "prompts": prompts[scenario.prompts],
             }

@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from treespec.config.drafting import Drafting, SsmDrafting
+from treespec.config.sampling import Sampling
 from treespec.config.strict import StrictModel
 from treespec.errors import ConfigError
 
@@ -61,6 +63,7 @@ class Placement(StrictModel):
     max_tree_nodes: int = Field(64, ge=1, le=MAX_TREE_NODES, description="speculative slots per request")
     tensor_parallel_degree: int = Field(1, ge=1, description="ranks inside a node that share each layer")
     pipeline_parallel_degree: int = Field(1, ge=1, description="ranks that hold consecutive layers")
+    plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
 
 
 class Scenario(StrictModel):
@@ -71,6 +74,11 @@ class Scenario(StrictModel):
     expansion: tuple[int, ...] = Field(
         (), description="children per leaf at each draft step: () incremental, all ones a sequence, else a tree"
     )
+    drafters: tuple[Drafting, ...] = Field(
+        (), description="who drafts; expansion alone is short for one draft model that grows it by top-k"
+    )
+    verifier: str = Field("auto", description="auto: greedy at temperature 0, else sampler_match")
+    sampling: Sampling = Field(Sampling(), description="how tokens are chosen; greedy by default")
     prompts: Path = Field(description="JSON list of strings")
     num_prompts: int | None = Field(None, ge=1, description="take the first so many; null: all")
     max_requests_per_batch: int = Field(ge=1)
@@ -84,29 +92,56 @@ class Scenario(StrictModel):
     def _settings_fit_each_other(self) -> Self:
         if any(width < 1 for width in self.expansion):
             raise ValueError(f"expansion must hold positive widths, received {list(self.expansion)}")
-        shape = "incremental" if not self.expansion else "sequence" if set(self.expansion) == {1} else "tree"
-        if shape != self.mode:
+        if self.expansion and self.drafters:
+            raise ValueError("expansion is short for one drafter; allowed: either expansion or drafters")
+        if self.shape != self.mode:
             raise ValueError(
-                f"mode {self.mode!r} does not fit expansion {list(self.expansion)}, which is {shape}; allowed: "
-                "incremental with [], sequence with all ones, tree with at least one width above 1"
+                f"mode {self.mode!r} does not fit {self._described_drafting}, which is {self.shape}; allowed: "
+                "incremental without drafting, sequence for one drafter of chains, tree for everything else"
             )
         if self.max_tokens_per_batch < self.max_requests_per_batch:
             raise ValueError(
                 f"max_tokens_per_batch {self.max_tokens_per_batch} does not let a full batch decode, "
                 f"allowed: at least max_requests_per_batch = {self.max_requests_per_batch}"
             )
+        used = [model for drafter in self.drafting for model in drafter.draft_models]
+        if doubled := sorted(model for model, count in Counter(used).items() if count > 1):
+            raise ValueError(f"a draft model serves one drafter of a scenario, received twice: model {doubled[0]}")
         if any(not stop for stop in self.stop_strings):
             raise ValueError("stop_strings must not hold an empty string")
         return self
 
     @property
+    def drafting(self) -> tuple[Drafting, ...]:
+        """Who drafts, the short form spelled out; empty: incremental decoding."""
+        return self.drafters or ((SsmDrafting(expansion=self.expansion),) if self.expansion else ())
+
+    @property
+    def _described_drafting(self) -> str:
+        kinds = [drafter.kind for drafter in self.drafters]
+        return f"drafters {kinds}" if kinds else f"expansion {list(self.expansion)}"
+
+    @property
+    def shape(self) -> str:
+        """The mode that this way of drafting is."""
+        if not self.drafting:
+            return "incremental"
+        return "sequence" if len(self.drafting) == 1 and self.drafting[0].is_chain else "tree"
+
+    @property
     def num_tree_nodes(self) -> int:
-        """Nodes of one draft tree, root included."""
-        num_nodes, num_leaves = 1, 1
-        for width in self.expansion:
-            num_leaves *= width
-            num_nodes += num_leaves
-        return num_nodes
+        """Most nodes of one tree, root included."""
+        return 1 + sum(drafter.max_nodes for drafter in self.drafting)
+
+    @property
+    def num_draft_slots(self) -> int:
+        """Most speculative slots that a draft model needs per request."""
+        return max((drafter.max_slots for drafter in self.drafting if isinstance(drafter, SsmDrafting)), default=0)
+
+    @property
+    def draft_models(self) -> set[int]:
+        """Which of the placement's drafts it uses."""
+        return {model for drafter in self.drafting for model in drafter.draft_models}
 
 
 class RunConfig(StrictModel):
@@ -123,11 +158,17 @@ class RunConfig(StrictModel):
             raise ValueError(f"scenario names must be unique, received twice: {doubled}")
         for scenario in self.scenarios:
             where = f"scenario {scenario.name!r}"
-            if scenario.expansion and not placement.drafts:
+            if scenario.draft_models and not placement.drafts:
                 raise ValueError(f"{where} speculates but placement {placement.name!r} names no draft model")
-            if scenario.num_tree_nodes > placement.max_tree_nodes:
+            if absent := [model for model in scenario.draft_models if model >= len(placement.drafts)]:
                 raise ValueError(
-                    f"{where}: expansion {list(scenario.expansion)} makes {scenario.num_tree_nodes} nodes, "
+                    f"{where} drafts with model {absent[0]} of placement {placement.name!r}, "
+                    f"allowed: 0 to {len(placement.drafts) - 1}"
+                )
+            num_nodes = max(scenario.num_tree_nodes, scenario.num_draft_slots)
+            if num_nodes > placement.max_tree_nodes:
+                raise ValueError(
+                    f"{where}: its trees can have {num_nodes} nodes, "
                     f"allowed: max_tree_nodes = {placement.max_tree_nodes}"
                 )
             if scenario.max_new_tokens >= placement.max_sequence_length:

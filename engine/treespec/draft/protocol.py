@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from treespec.request import Request
-from treespec.tree import Proposals
+from treespec.tree import Contract, Proposals
+
+if TYPE_CHECKING:
+    from treespec.runner import ModelRunner
 
 
 class Drafter(Protocol):
@@ -20,6 +24,25 @@ class Drafter(Protocol):
 
     def forget(self, request: Request) -> None:
         """A request ended; drop its state."""
+
+
+@dataclass(frozen=True)
+class DrafterContext:
+    """What a drafter of a third party is built from."""
+
+    options: Mapping[str, Any]  # from the configuration, as they are
+    max_nodes: int  # most nodes of a tree, root not counted
+    runners: Sequence[ModelRunner]  # the draft models it asked for
+    source: int  # its place in the portfolio: tells its stream of chance apart
+
+
+class DrafterFactory(Protocol):
+    """Makes a drafter; a class or function with the contracts of its proposals as an attribute."""
+
+    contracts: frozenset[Contract]
+
+    def __call__(self, context: DrafterContext) -> Drafter:
+        """A drafter for one pass."""
 
 
 class NoDrafter:

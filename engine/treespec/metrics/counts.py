@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from treespec.metrics.acceptance import StepOutcome
+
 
 @dataclass
 class RequestProfile:
@@ -12,6 +14,9 @@ class RequestProfile:
     num_target_steps: int = 0  # target passes it took part in, prompt chunks included
     num_draft_tokens: int = 0  # speculated nodes that the target verified
     accepted_per_step: list[int] = field(default_factory=list)  # per decoding step; emitted = accepted + 1
+    # [depth][rank]: steps that reached a node of this depth which had such a proposal, and that accepted it
+    offered: list[list[int]] = field(default_factory=list)
+    accepted: list[list[int]] = field(default_factory=list)
     start_us: int = 0  # admission to the batch
     first_token_us: int = 0
     finish_us: int = 0
@@ -21,10 +26,25 @@ class RequestProfile:
         """Admission to last token: queueing excluded, prompt processing included."""
         return self.finish_us - self.start_us
 
+    def count(self, outcome: StepOutcome) -> None:
+        """Add what a step offered and accepted by depth and rank."""
+        for depth, width in enumerate(outcome.offered):
+            for table in (self.offered, self.accepted):
+                _grow(table, depth, width)
+            for rank in range(width):
+                self.offered[depth][rank] += 1
+        for depth, rank in enumerate(outcome.ranks):
+            self.accepted[depth][rank] += 1
+
     @property
     def num_accepted_tokens(self) -> int:
         """Speculated tokens that were emitted."""
         return sum(self.accepted_per_step)
+
+
+def _grow(table: list[list[int]], depth: int, width: int) -> None:
+    table.extend([] for _ in range(depth + 1 - len(table)))
+    table[depth].extend([0] * (width - len(table[depth])))
 
 
 @dataclass

@@ -136,6 +136,8 @@ def _row(index: int, item: ServedRequest) -> dict[str, Any]:
         "num_draft_tokens": profile.num_draft_tokens,
         "num_accepted_tokens": profile.num_accepted_tokens,
         "accepted_per_step": profile.accepted_per_step,
+        "offered_by_depth_and_rank": profile.offered,
+        "accepted_by_depth_and_rank": profile.accepted,
         "start_us": profile.start_us,
         "first_token_us": profile.first_token_us,
         "finish_us": profile.finish_us,

@@ -8,7 +8,7 @@ import time
 class Stopwatch:
     """Charges the time between two calls to a part; whatever was not named is ``other``."""
 
-    PARTS = ("draft", "forward", "verify", "commit", "other")
+    PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 
     def __init__(self) -> None:
         self._started_ns = self._last_ns = time.monotonic_ns()

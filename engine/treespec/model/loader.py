@@ -10,9 +10,9 @@ from treespec.config import ModelRef
 from treespec.errors import ConfigError
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder
-from treespec.model.families import FAMILIES
+from treespec.model.families import FAMILIES, Family
 from treespec.model.memory import require_room
-from treespec.model.spec import architecture_of, read_config
+from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
 from treespec.parallel.mesh import ParallelMesh
 
@@ -28,21 +28,39 @@ class LoadedModel:
     num_parameters: int  # a tied table counted once
 
 
-def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
-    """Read, inflate where asked, and build. Raises TreespecError before anything is computed."""
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model folder whose configuration and tokenizer were read, and no weight."""
+
+    ref: ModelRef
+    family: Family
+    spec: ModelSpec
+    tokenizer: TextTokenizer
+
+    def load(self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
+        """Read the weights, inflate where asked, and build. Raises TreespecError before anything is computed."""
+        ref, spec = self.ref, self.spec
+        checkpoint = Checkpoint(ref.path)
+        require_room(checkpoint, ref, spec, dtype, device)
+        weights = self.family.read_weights(spec, checkpoint)
+        checkpoint.finish()
+        if ref.inflation is not None:
+            spec, weights = self.family.inflate(spec, weights, ref.inflation)
+        num_parameters = sum(weight.numel() for weight in weights.values())
+        decoder = self.family.decoder(spec, weights, dtype, device, mesh)
+        return LoadedModel(decoder, self.tokenizer, ref.name, describe_model(ref, num_parameters), num_parameters)
+
+
+def open_model(ref: ModelRef) -> OpenedModel:
+    """Read what a folder says of itself. Raises TreespecError."""
     config = read_config(ref.path)
     family = FAMILIES.get(architecture_of(config, ref.path), where=str(ref.path / "config.json"))
-    spec = family.spec(config, ref.path)
-    tokenizer = TextTokenizer.load(ref.path)
-    checkpoint = Checkpoint(ref.path)
-    require_room(checkpoint, ref, spec, dtype, device)
-    weights = family.read_weights(spec, checkpoint)
-    checkpoint.finish()
-    if ref.inflation is not None:
-        spec, weights = family.inflate(spec, weights, ref.inflation)
-    num_parameters = sum(weight.numel() for weight in weights.values())
-    decoder = family.decoder(spec, weights, dtype, device, mesh)
-    return LoadedModel(decoder, tokenizer, ref.name, describe_model(ref, num_parameters), num_parameters)
+    return OpenedModel(ref, family, family.spec(config, ref.path), TextTokenizer.load(ref.path))
+
+
+def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
+    """Open and load."""
+    return open_model(ref).load(dtype, device, mesh)
 
 
 def describe_model(ref: ModelRef, num_parameters: int) -> str:
@@ -51,17 +69,17 @@ def describe_model(ref: ModelRef, num_parameters: int) -> str:
     return f"{ref.name}, inflated to {size}" if ref.inflation is not None else f"{ref.name}, {size}"
 
 
-def require_same_vocabulary(target: LoadedModel, draft: LoadedModel) -> None:
+def require_same_vocabulary(target: OpenedModel, draft: OpenedModel) -> None:
     """Refuse a pair whose token ids mean different texts. Raises ConfigError."""
     ours, theirs = target.tokenizer.vocabulary(), draft.tokenizer.vocabulary()
-    sizes = target.decoder.spec.vocab_size, draft.decoder.spec.vocab_size
+    sizes = target.spec.vocab_size, draft.spec.vocab_size
     if ours == theirs and sizes[0] == sizes[1]:
         return
     differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
     example = f"; first difference: {differing[0]!r}" if differing else ""
     raise ConfigError(
         "draft and target have different vocabularies",
-        where=f"target {target.label!r}, draft {draft.label!r}",
+        where=f"target {target.ref.name!r}, draft {draft.ref.name!r}",
         received=f"{sizes[0]} and {sizes[1]} entries, {len(differing)} tokens differ{example}",
         allowed="the same token for every id",
         fix="choose a draft model that was trained with the target's tokenizer",

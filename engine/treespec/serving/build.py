@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from treespec.config import Placement, Scenario
-from treespec.draft import Drafter, NoDrafter, SsmDrafter
 from treespec.errors import CapacityError, ConfigError
 from treespec.model.decoder import Decoder
-from treespec.model.loader import LoadedModel, load_model, require_same_vocabulary
+from treespec.model.loader import LoadedModel, OpenedModel, open_model, require_same_vocabulary
 from treespec.model.memory import MIB, free_bytes
 from treespec.parallel.mesh import MAX_RANKS, ParallelMesh
 from treespec.request import Request, SamplingParams
 from treespec.runner import ModelRunner, cache_shape
 from treespec.scheduler import Scheduler
-from treespec.serving.engine import Engine
-from treespec.verify import GreedyVerifier
+from treespec.serving.engine import Engine, OnVerified
+from treespec.serving.plugins import Methods, load_methods
+from treespec.serving.shapes import Shapes
+from treespec.serving.speculation import drafter_of, verifier_of
 
 
 @dataclass(frozen=True)
@@ -27,25 +29,33 @@ class LoadedPlacement:
     """The models of a placement with their caches; serves one scenario after another."""
 
     placement: Placement
+    methods: Methods
     target: LoadedModel
     target_runner: ModelRunner
-    draft: LoadedModel | None
-    draft_runner: ModelRunner | None
+    drafts: Mapping[int, LoadedModel]  # those that a scenario drafts with, by their place in the placement
+    draft_runners: Mapping[int, ModelRunner]
+    shapes: Shapes
+
+    @property
+    def draft(self) -> LoadedModel | None:
+        """The first draft model in use."""
+        return self.drafts[min(self.drafts)] if self.drafts else None
 
     def reset(self) -> None:
         """Forget all cached tokens, after a pass that broke off."""
-        for runner in (self.target_runner, self.draft_runner):
-            if runner is not None:
-                runner.reset()
+        for runner in (self.target_runner, *self.draft_runners.values()):
+            runner.reset()
 
-    def engine(self, scenario: Scenario) -> Engine:
+    def engine(self, scenario: Scenario, on_verified: OnVerified | None = None) -> Engine:
         """A fresh engine for one pass; the caches are reused."""
-        drafter: Drafter = NoDrafter()
-        if scenario.expansion:
-            assert self.draft_runner is not None, "the configuration was validated"
-            drafter = SsmDrafter(self.draft_runner, scenario.expansion)
-        scheduler = Scheduler(scenario.max_requests_per_batch, scenario.max_tokens_per_batch)
-        return Engine(self.target_runner, drafter, GreedyVerifier(), scheduler, self.target.tokenizer.decode)
+        return Engine(
+            self.target_runner,
+            drafter_of(scenario, self.methods, self.draft_runners, partial(self.shapes.rule, scenario)),
+            verifier_of(scenario, self.methods),
+            Scheduler(scenario.max_requests_per_batch, scenario.max_tokens_per_batch),
+            self.target.tokenizer.decode,
+            on_verified,
+        )
 
     def request(self, scenario: Scenario, request_id: int, prompt_token_ids: Sequence[int]) -> Request:
         """A request with this placement's limits and the scenario's stopping rule."""
@@ -54,6 +64,7 @@ class LoadedPlacement:
             max_sequence_length=self.placement.max_sequence_length,
             ignore_eos=scenario.ignore_eos,
             stop_strings=scenario.stop_strings,
+            sampling=scenario.sampling,
         )
         return Request(request_id, tuple(prompt_token_ids), params, self.target.decoder.spec.eos_token_ids)
 
@@ -62,20 +73,27 @@ def load_placement(placement: Placement, scenarios: Sequence[Scenario]) -> Loade
     """Load the models and size the caches for the widest scenario. Raises TreespecError before any token is made."""
     mesh = _mesh(placement)
     device = _device(placement)
+    methods = load_methods(placement.plugins)
+    for scenario in scenarios:
+        verifier_of(scenario, methods)
     torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
     dtype = getattr(torch, placement.dtype)
-    target = load_model(placement.target, dtype, device, mesh)
-    _require_positions(target, placement)
-    draft = None
-    if any(scenario.expansion for scenario in scenarios):
-        draft = load_model(placement.drafts[0], dtype, device, mesh)
-        require_same_vocabulary(target, draft)
-        _require_positions(draft, placement)
+    opened = open_model(placement.target)
+    used = sorted({model for scenario in scenarios for model in scenario.draft_models})
+    opened_drafts = {index: open_model(placement.drafts[index]) for index in used}
+    for draft in opened_drafts.values():
+        require_same_vocabulary(opened, draft)
+    for model in (opened, *opened_drafts.values()):
+        _require_positions(model, placement)
+    target = opened.load(dtype, device, mesh)
+    drafts = {index: draft.load(dtype, device, mesh) for index, draft in opened_drafts.items()}
     num_regions = max(scenario.max_requests_per_batch for scenario in scenarios)
-    decoders = [model.decoder for model in (target, draft) if model is not None]
-    _require_memory(placement, decoders, num_regions, dtype, device)
-    runners = [ModelRunner(decoder, num_regions, _region_capacity(placement)) for decoder in decoders]
-    return LoadedPlacement(placement, target, runners[0], draft, runners[1] if draft else None)
+    _require_memory(placement, [m.decoder for m in (target, *drafts.values())], num_regions, dtype, device)
+    capacity = _region_capacity(placement)
+    runners = {index: ModelRunner(draft.decoder, num_regions, capacity) for index, draft in drafts.items()}
+    target_runner = ModelRunner(target.decoder, num_regions, capacity)
+    shapes = Shapes(target_runner, runners, scenarios)
+    return LoadedPlacement(placement, methods, target, target_runner, drafts, runners, shapes)
 
 
 def _mesh(placement: Placement) -> ParallelMesh:
@@ -99,7 +117,7 @@ def _device(placement: Placement) -> torch.device:
             where=f"placement {placement.name!r}",
             received="device: cuda",
             allowed="cpu (this machine has no usable CUDA device)",
-            fix="choose a platform whose device is cpu",
+            fix="choose the device cpu",
         )
     if placement.device == "cpu" and placement.dtype == "float16":
         raise ConfigError(
@@ -115,12 +133,12 @@ def _region_capacity(placement: Placement) -> int:
     return placement.max_sequence_length + placement.max_tree_nodes
 
 
-def _require_positions(model: LoadedModel, placement: Placement) -> None:
-    allowed = model.decoder.spec.max_positions
+def _require_positions(model: OpenedModel, placement: Placement) -> None:
+    allowed = model.spec.max_positions
     if placement.max_sequence_length > allowed:
         raise ConfigError(
             "max_sequence_length is beyond the positions the model knows",
-            where=model.label,
+            where=model.ref.name,
             received=placement.max_sequence_length,
             allowed=f"at most {allowed}",
         )

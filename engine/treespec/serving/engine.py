@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from treespec.draft import Drafter
+from treespec.draft.policy import step_outcome
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.metrics.stopwatch import Stopwatch
+from treespec.ops.draws import VerifyDraws
+from treespec.ops.sampling import TargetRows
 from treespec.request import Decode, Request, RequestStatus
 from treespec.runner import ForwardRow, ModelRunner
 from treespec.scheduler import PlannedRow, Scheduler
 from treespec.tree import Proposals
 from treespec.verify import Verifier, VerifyResult
+
+OnVerified = Callable[[Sequence[Request], Sequence[Proposals], Tensor, Sequence[VerifyResult]], None]
+"""Told after verification and before commit: requests, their trees, logits (a row per node) and verdicts."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +37,20 @@ class Engine:
     """Serves requests with a target, a drafter and a verifier; the target's cache is its own while it works."""
 
     def __init__(
-        self, runner: ModelRunner, drafter: Drafter, verifier: Verifier, scheduler: Scheduler, decode: Decode
+        self,
+        runner: ModelRunner,
+        drafter: Drafter,
+        verifier: Verifier,
+        scheduler: Scheduler,
+        decode: Decode,
+        on_verified: OnVerified | None = None,
     ) -> None:
         self._runner = runner
         self._drafter = drafter
         self._verifier = verifier
         self._scheduler = scheduler
         self._decode = decode
+        self._on_verified = on_verified
         self._regions: dict[int, int] = {}
         self._watch = Stopwatch()
         self.profiles: dict[int, RequestProfile] = {}
@@ -75,8 +89,7 @@ class Engine:
 
     def _decode_step(self, requests: list[Request]) -> list[Request]:
         self._watch.charge("other")
-        # The last token a request may emit is the target's own, so a deeper tree would be thrown away.
-        proposals = self._drafter.propose(requests, [request.num_remaining - 1 for request in requests])
+        proposals = self._drafter.propose(requests, [_max_depth(request) for request in requests])
         self._watch.charge("draft")
         rows = [_Row(request, 0, item) for request, item in zip(requests, proposals, strict=True)]
         accepted = self._run(rows)
@@ -95,17 +108,27 @@ class Engine:
 
     def _run(self, rows: list[_Row]) -> dict[int, tuple[int, ...]]:
         """Forward, verify and commit; returns the accepted nodes that were kept, per request id."""
-        handle = self._runner.submit([self._forward_row(row) for row in rows])
-        logits_TV = self._runner.result(handle).logits_RV
+        forward_rows = [self._forward_row(row) for row in rows]
+        self._watch.charge("build")
+        logits_TV = self._runner.result(self._runner.submit(forward_rows)).logits_RV
         self.totals.num_target_steps += 1
         self._watch.charge("forward")
-        judged = [row for row in rows if row.proposals is not None]
-        results = self._verifier.verify([row.proposals for row in judged if row.proposals is not None], logits_TV)
-        verdicts = {row.request.request_id: result for row, result in zip(judged, results, strict=True)}
+        judged = [(row.request, row.proposals) for row in rows if row.proposals is not None]
+        verdicts = self._verify([request for request, _ in judged], [item for _, item in judged], logits_TV)
         self._watch.charge("verify")
         accepted = self._commit(rows, verdicts)
         self._watch.charge("commit")
         return accepted
+
+    def _verify(
+        self, requests: list[Request], proposals: list[Proposals], logits_TV: Tensor
+    ) -> dict[int, VerifyResult]:
+        rules = [r.params.sampling for r, item in zip(requests, proposals, strict=True) for _ in range(len(item.tree))]
+        draws = VerifyDraws([request.chance for request in requests], [request.num_tokens - 1 for request in requests])
+        results = self._verifier.verify(proposals, TargetRows(logits_TV, rules), draws) if requests else []
+        if self._on_verified is not None:
+            self._on_verified(requests, proposals, logits_TV, results)
+        return {request.request_id: result for request, result in zip(requests, results, strict=True)}
 
     def _forward_row(self, row: _Row) -> ForwardRow:
         """Prompt tokens as a chain and the tree below its end: a chunk of a prompt is a tree known to be right."""
@@ -148,6 +171,7 @@ class Engine:
         profile = self.profiles[request.request_id]
         profile.num_draft_tokens += len(proposals.tree) - 1
         profile.accepted_per_step.append(num_taken - 1)
+        profile.count(step_outcome(proposals, verdict.accepted_nodes))
         profile.finish_us = self._watch.now_us()
         profile.first_token_us = profile.first_token_us or profile.finish_us
         self.totals.num_output_tokens += num_taken
@@ -156,3 +180,12 @@ class Engine:
     def _finish(self, request: Request) -> None:
         self._drafter.forget(request)
         self._runner.allocator.free(self._regions.pop(request.request_id))
+
+
+def _max_depth(request: Request) -> int:
+    """Depth of the deepest useful tree: the last token that a request may emit is the target's own.
+
+    A request's first token is emitted without a tree, as it is where its prompt ends inside a chunk: where chunks end
+    depends on the batch, and what is drawn must not.
+    """
+    return request.num_remaining - 1 if request.output_token_ids else 0

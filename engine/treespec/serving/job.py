@@ -91,10 +91,11 @@ class Job:
     def _placement_meta(self, loaded: LoadedPlacement) -> dict[str, Any]:
         placement = self._config.placement
         device = torch.cuda.get_device_name() if placement.device == "cuda" else "cpu"
-        drafts = [_model_meta(loaded.draft, placement.drafts[0].path)] if loaded.draft else []
+        drafts = [_model_meta(draft, placement.drafts[index].path) for index, draft in sorted(loaded.drafts.items())]
         return {
             "models": {"target": _model_meta(loaded.target, placement.target.path), "drafts": drafts},
             "environment": describe_environment(torch.__version__, device, torch.get_num_threads()),
+            "costs": {str(model): cost.to_dict() for model, cost in loaded.shapes.costs.items()},
         }
 
 

@@ -41,7 +41,7 @@ def comparison_groups(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
     """Scenarios that differ in nothing but how they speculate, in the order of their first member."""
     groups: dict[str, list[Scenario]] = {}
     for scenario in scenarios:
-        key = scenario.model_dump_json(exclude={"name", "mode", "expansion"})
+        key = scenario.model_dump_json(exclude={"name", "mode", "expansion", "drafters", "verifier"})
         groups.setdefault(key, []).append(scenario)
     return list(groups.values())
 

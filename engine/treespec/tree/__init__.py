@@ -2,5 +2,6 @@
 
 from treespec.tree.proposals import Contract, Proposals
 from treespec.tree.token_tree import TokenTree, TreeBuilder
+from treespec.tree.topology import Topology
 
-__all__ = ["Contract", "Proposals", "TokenTree", "TreeBuilder"]
+__all__ = ["Contract", "Proposals", "TokenTree", "Topology", "TreeBuilder"]

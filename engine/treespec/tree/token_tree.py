@@ -90,6 +90,10 @@ class TreeBuilder:
         """Token of a node."""
         return self._token_ids[node]
 
+    def parent(self, node: int) -> int:
+        """Parent of a node; -1 for the root."""
+        return self._parents[node]
+
     def build(self) -> TokenTree:
         """The frozen tree."""
         arrays = (np.asarray(column, dtype=np.int64) for column in (self._token_ids, self._parents, self._depths))

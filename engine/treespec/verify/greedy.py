@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
+from treespec.ops.draws import Draws
+from treespec.ops.sampling import TargetRows
 from treespec.tree import Contract, Proposals, TokenTree
 from treespec.verify.protocol import VerifyResult
 
@@ -14,9 +14,11 @@ class GreedyVerifier:
     """Walks down while a child carries the target's likeliest token; lossless however the tree was proposed."""
 
     contracts = frozenset(Contract)
+    chains_only = False
+    greedy_only = True
 
-    def verify(self, proposals: Sequence[Proposals], logits_TV: Tensor) -> list[VerifyResult]:
-        choices: list[int] = logits_TV.argmax(dim=-1).tolist()
+    def verify(self, proposals: Sequence[Proposals], target: TargetRows, draws: Draws) -> list[VerifyResult]:  # noqa: ARG002
+        choices = target.likeliest()
         results, start = [], 0
         for item in proposals:
             results.append(_walk(item.tree, choices[start : start + len(item.tree)]))

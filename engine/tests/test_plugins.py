@@ -1,0 +1,82 @@
+"""A drafter and a verifier from outside the package: the example of docs/adding.md, word by word."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.tests.decoding import Pair
+from engine.tests.scenarios import TREE, Bench
+from treespec.errors import ConfigError
+from treespec.serving.plugins import load_methods
+
+ADDING = Path(__file__).parents[2] / "docs" / "adding.md"
+REPEAT = {"kind": "plugin", "name": "repeat", "max_nodes": 4, "options": {"num_tokens": 3}}
+SECOND_BEST = """
+from treespec.verify import GreedyVerifier, VerifyResult
+
+
+class OnlyTheRoot(GreedyVerifier):
+    def verify(self, proposals, target, draws):
+        choices, start, results = target.likeliest(), 0, []
+        for item in proposals:
+            results.append(VerifyResult((), choices[start]))
+            start += len(item.tree)
+        return results
+
+
+VERIFIERS = {"only_the_root": OnlyTheRoot()}
+"""
+
+
+@pytest.fixture
+def repeat(tmp_path: Path) -> Path:
+    (code,) = re.findall(r"```python\n(.*?)```", ADDING.read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path / "repeat.py"
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def scenario(name: str, drafters: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
+    common = {"prompts": "unused.json", "max_requests_per_batch": 3, "max_new_tokens": 16, "ignore_eos": True}
+    return {"name": name, "mode": "tree", "drafters": drafters} | common | settings
+
+
+def test_the_documented_drafter_is_lossless_alone_and_in_a_portfolio(gqa: Pair, repeat: Path) -> None:
+    scenarios = [scenario("alone", [REPEAT]), scenario("beside", [TREE, REPEAT])]
+    bench = Bench.of(gqa, scenarios, plugins=[str(repeat)])
+    for name in ("alone", "beside"):
+        served = bench.serve(name, gqa.prompts)
+        assert [request.output_token_ids for request in served.requests] == gqa.expected(16)
+    (counts, *_) = [p.num_draft_tokens for p in bench.serve("alone", gqa.prompts).profiles]
+    assert counts > 0, "it proposed nothing"
+
+
+def test_a_verifier_of_ones_own_judges(gqa: Pair, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(SECOND_BEST, encoding="utf-8")
+    bench = Bench.of(gqa, [scenario("mine", [TREE], verifier="only_the_root")], plugins=[str(path)])
+    served = bench.serve("mine", gqa.prompts)
+    assert [request.output_token_ids for request in served.requests] == gqa.expected(16)
+    assert {accepted for profile in served.profiles for accepted in profile.accepted_per_step} == {0}
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (None, "plugin cannot be read"),
+        ("x = 1", "plugin offers nothing"),
+        ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
+        ("VERIFIERS = {'greedy': 1}", "verifier 'greedy' is there already"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, code: str | None, told: str) -> None:
+    path = tmp_path / "plugin.py"
+    if code is not None:
+        path.write_text(code, encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(told)) as refused:
+        load_methods([path])
+    assert str(path) in str(refused.value)

@@ -1,0 +1,85 @@
+"""From a scenario's words to its verifier and drafter; every mismatch is told before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from treespec.config import (
+    Drafting,
+    NgramDrafting,
+    PluginDrafting,
+    Scenario,
+    SsmDrafting,
+    SuffixDrafting,
+)
+from treespec.draft import (
+    SELECTIONS,
+    Drafter,
+    DrafterContext,
+    NgramDrafter,
+    NoDrafter,
+    PortfolioDrafter,
+    SsmDrafter,
+    SuffixDrafter,
+)
+from treespec.draft.growth import GrowthRule
+from treespec.runner import ModelRunner
+from treespec.serving.plugins import Methods
+from treespec.tree import Contract
+from treespec.verify import Verifier, require_lossless
+
+ShapeRule = Callable[[SsmDrafting], GrowthRule]
+
+
+def verifier_of(scenario: Scenario, methods: Methods) -> Verifier:
+    """The scenario's verifier. Raises ConfigError where it is unknown or would not be lossless."""
+    where = f"scenario {scenario.name!r}"
+    name = scenario.verifier
+    if name == "auto":
+        name = "greedy" if scenario.sampling.is_greedy else "sampler_match"
+    verifier = methods.verifiers.get(name, where)
+    require_lossless(
+        name,
+        verifier,
+        frozenset().union(*(_contracts(drafting, methods, where) for drafting in scenario.drafting)),
+        is_chain=scenario.mode != "tree",
+        is_greedy=scenario.sampling.is_greedy,
+        where=where,
+    )
+    return verifier
+
+
+def drafter_of(scenario: Scenario, methods: Methods, runners: Mapping[int, ModelRunner], shape: ShapeRule) -> Drafter:
+    """The scenario's drafter, fresh: a portfolio where there are several, none at all in incremental decoding."""
+    drafters = [
+        _drafter(drafting, source, methods, [runners[model] for model in drafting.draft_models], shape)
+        for source, drafting in enumerate(scenario.drafting)
+    ]
+    if len(drafters) > 1:
+        return PortfolioDrafter(drafters)
+    return drafters[0] if drafters else NoDrafter()
+
+
+def _drafter(
+    drafting: Drafting, source: int, methods: Methods, runners: Sequence[ModelRunner], shape: ShapeRule
+) -> Drafter:
+    match drafting:
+        case SsmDrafting():
+            return SsmDrafter(runners[0], shape(drafting), SELECTIONS[drafting.selection], source)
+        case NgramDrafting():
+            return NgramDrafter(drafting.num_tokens, drafting.max_ngram, width=drafting.width)
+        case SuffixDrafting():
+            return SuffixDrafter(drafting.num_nodes, drafting.max_match)
+        case PluginDrafting():
+            factory = methods.drafters.get(drafting.name)
+            return factory(DrafterContext(drafting.options, drafting.max_nodes, runners, source))
+
+
+def _contracts(drafting: Drafting, methods: Methods, where: str) -> frozenset[Contract]:
+    match drafting:
+        case SsmDrafting():
+            return frozenset({SELECTIONS[drafting.selection].contract})
+        case PluginDrafting():
+            return methods.drafters.get(drafting.name, where).contracts
+        case _:
+            return frozenset({Contract.DETERMINISTIC})
