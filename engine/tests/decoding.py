@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from treespec.config import ModelRef
-from treespec.draft import Drafter, FixedTopology, NoDrafter, SsmDrafter
+from treespec.draft.growth import FixedTopology
+from treespec.draft.protocol import Drafter, NoDrafter
+from treespec.draft.ssm import SsmDrafter
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, load_model

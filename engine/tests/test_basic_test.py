@@ -15,8 +15,8 @@ import basic_test
 from engine.tests.checkpoints import text_of
 from engine.tests.conftest import TinyModels
 from engine.tests.decoding import clear_texts, load, ragged_prompts
-from treespec.draft import SsmDrafter
 from treespec.draft import ssm as ssm_module
+from treespec.draft.ssm import SsmDrafter
 from treespec.kvcache.pool import KVCachePool
 from treespec.ops.draws import Draws
 from treespec.ops.sampling import TargetRows

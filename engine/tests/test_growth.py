@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from engine.tests.properties import examples, expansions, num_tree_nodes
 from treespec.chance import Chance
 from treespec.config import Sampling
-from treespec.draft import SELECTIONS
 from treespec.draft.growth import TreeGrowth
-from treespec.draft.selection import Leaves, Selected
+from treespec.draft.selection import SELECTIONS, Leaves, Selected
 from treespec.ops.draws import DraftDraws
 from treespec.ops.sampling import distributions
 from treespec.tree import Contract, Topology

@@ -25,7 +25,7 @@ from engine.tests.decoding import (
     prefill,
 )
 from engine.tests.properties import examples, trees
-from treespec.draft import SsmDrafter
+from treespec.draft.ssm import SsmDrafter
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel
 from treespec.runner import ForwardRow, ModelRunner

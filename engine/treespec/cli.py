@@ -1,4 +1,4 @@
-"""The command line: ``treespec run | compare | describe``."""
+"""The command line: ``treespec run | compare | audit | boost | describe``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from treespec import __version__
+from treespec.audit_command import add_audit
+from treespec.boost_command import add_boost
 from treespec.compare_command import add_compare
 from treespec.errors import TreespecError
 from treespec.log import say
@@ -39,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
     run.set_defaults(command=_run)
     add_compare(commands)
+    add_audit(commands)
+    add_boost(commands)
     describe = commands.add_parser("describe", help="print this machine's devices as JSON")
     describe.add_argument("--output", type=Path, help="write the JSON to this file instead of stdout")
     describe.set_defaults(command=_describe)

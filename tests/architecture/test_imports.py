@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("data_parsing", "figures", "rules", "benchmarks")
 TORCH_FREE = (
     "treespec.config",
+    "treespec.draft.auto_policy",
+    "treespec.draft.ngram",
+    "treespec.draft.suffix",
     "treespec.kvcache.allocator",
     "treespec.metrics.counts",
     "treespec.registry",

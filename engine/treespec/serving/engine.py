@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from treespec.draft import Drafter
 from treespec.draft.policy import step_outcome
+from treespec.draft.protocol import Drafter
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.metrics.stopwatch import Stopwatch
 from treespec.ops.draws import VerifyDraws

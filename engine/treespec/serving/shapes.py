@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from treespec.config import Scenario, SsmDrafting
-from treespec.draft import FixedTopology
 from treespec.draft.auto_policy import AutoPolicy
 from treespec.draft.dynamic import ConfidenceRule
-from treespec.draft.growth import GrowthRule
+from treespec.draft.growth import FixedTopology, GrowthRule
 from treespec.draft.policy import BestTreePolicy, PolicyRule
 from treespec.metrics.cost import CostModel
 from treespec.runner import ModelRunner

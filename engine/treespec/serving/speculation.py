@@ -12,17 +12,13 @@ from treespec.config import (
     SsmDrafting,
     SuffixDrafting,
 )
-from treespec.draft import (
-    SELECTIONS,
-    Drafter,
-    DrafterContext,
-    NgramDrafter,
-    NoDrafter,
-    PortfolioDrafter,
-    SsmDrafter,
-    SuffixDrafter,
-)
 from treespec.draft.growth import GrowthRule
+from treespec.draft.ngram import NgramDrafter
+from treespec.draft.portfolio import PortfolioDrafter
+from treespec.draft.protocol import Drafter, DrafterContext, NoDrafter
+from treespec.draft.selection import SELECTIONS
+from treespec.draft.ssm import SsmDrafter
+from treespec.draft.suffix import SuffixDrafter
 from treespec.runner import ModelRunner
 from treespec.serving.plugins import Methods
 from treespec.tree import Contract
@@ -56,7 +52,7 @@ def drafter_of(scenario: Scenario, methods: Methods, runners: Mapping[int, Model
         for source, drafting in enumerate(scenario.drafting)
     ]
     if len(drafters) > 1:
-        return PortfolioDrafter(drafters)
+        return PortfolioDrafter(drafters, scenario.num_tree_nodes)
     return drafters[0] if drafters else NoDrafter()
 
 
@@ -69,7 +65,7 @@ def _drafter(
         case NgramDrafting():
             return NgramDrafter(drafting.num_tokens, drafting.max_ngram, width=drafting.width)
         case SuffixDrafting():
-            return SuffixDrafter(drafting.num_nodes, drafting.max_match)
+            return SuffixDrafter(drafting.num_nodes, drafting.max_match, drafting.alpha)
         case PluginDrafting():
             factory = methods.drafters.get(drafting.name)
             return factory(DrafterContext(drafting.options, drafting.max_nodes, runners, source))

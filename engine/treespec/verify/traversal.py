@@ -130,7 +130,7 @@ def _rejected(walks: Sequence[_Walk], draws: Draws) -> list[_Walk]:
     if not tossed:
         return []
     alphas_R = torch.tensor([walk.top.alpha for walk in tossed], dtype=torch.float64)
-    coins = draws.accept(range(len(tossed)), alphas_R)
+    coins = draws.accept([walk.item for walk in tossed], alphas_R)
     return [walk for walk, is_accepted in zip(tossed, coins, strict=True) if not is_accepted]
 
 
