@@ -173,7 +173,7 @@ def expected_on_chain(world: ToyWorld, draft: Drafting) -> float:
         q_PV = np.eye(world.vocab_size)[logits_PV.argmax(dim=-1).numpy()]
     reached = np.zeros(world.num_prefixes)
     reached[0] = 1
-    for prefix, both_V in enumerate(p_PV * q_PV):
+    for prefix, both_V in enumerate(np.minimum(p_PV, q_PV)):
         first = world.child(prefix, 0)
         reached[first : first + world.vocab_size] = reached[prefix] * both_V
     return float(reached[1 : len(p_PV)].sum())
