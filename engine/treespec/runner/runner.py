@@ -12,6 +12,7 @@ from treespec.kvcache.allocator import SlotAllocator, SlotMoves
 from treespec.kvcache.pool import CacheShape, KVCachePool
 from treespec.model.decoder import Decoder
 from treespec.runner.batch import ForwardRow, pack_rows
+from treespec.runner.commands import Driver
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class RunHandle:
 def cache_shape(decoder: Decoder, num_regions: int, region_capacity: int) -> CacheShape:
     """The cache of the layers and heads that this rank holds."""
     spec, mesh = decoder.spec, decoder.mesh
-    num_layers, num_heads = len(mesh.layers(spec.num_layers)), len(mesh.heads(spec.num_kv_heads))
+    num_layers, num_heads = len(mesh.layers(spec.num_layers)), len(mesh.kv_heads(spec.num_kv_heads))
     return CacheShape(num_layers, num_heads, spec.head_dim, num_regions, region_capacity)
 
 
@@ -45,11 +46,14 @@ class ModelRunner:
     ``poll`` asks the device. The cache outlives every run.
     """
 
-    def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int) -> None:
+    def __init__(
+        self, decoder: Decoder, num_regions: int, region_capacity: int, driver: Driver | None = None
+    ) -> None:
         shape = cache_shape(decoder, num_regions, region_capacity)
         self.decoder = decoder
         self.allocator = SlotAllocator(num_regions, region_capacity)
         self.pool = KVCachePool(shape, decoder.dtype, decoder.device)
+        self._driver = driver  # of ranks that hold the other parts of this model
 
     def reset(self) -> None:
         """Free every region, whatever holds it; the tensors stay."""
@@ -59,6 +63,8 @@ class ModelRunner:
     def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
         """Queue one forward pass over ``rows``."""
         batch = pack_rows(rows, self.allocator, self.decoder.dtype, self.decoder.device)
+        if self._driver is not None:
+            self._driver.forward(batch)
         output = self.decoder.forward(batch, self.pool)
         starts = [0]
         for row in rows:
@@ -92,4 +98,6 @@ class ModelRunner:
     def commit(self, paths: Sequence[tuple[int, Sequence[int]]]) -> None:
         """Turn leased slots into context: (region, offsets from the context's end) per request."""
         moves: list[SlotMoves] = [self.allocator.commit(region, offsets) for region, offsets in paths]
+        if self._driver is not None and moves:
+            self._driver.move(moves)
         self.pool.move(moves)
