@@ -18,7 +18,6 @@ from treespec.ops.attention import tree_attention
 from treespec.parallel.mesh import ParallelMesh
 
 
-
 class Sliceable(Protocol):
     """A tensor, or one on disk of which a part can be read."""
 

@@ -41,7 +41,7 @@ class OpenedModel:
     def load(
         self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh, collectives: Collectives | None = None
     ) -> LoadedModel:
-        """Read this rank's weights, inflate where asked, and build. Raises TreespecError before anything is computed."""
+        """Read this rank's weights, inflate where asked, build. Raises TreespecError before anything is computed."""
         ref, spec = self.ref, self.spec
         checkpoint = Checkpoint(ref.path)
         require_room(checkpoint, ref, spec, dtype, device)

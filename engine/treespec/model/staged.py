@@ -22,8 +22,8 @@ from treespec.parallel.mesh import ParallelMesh
 class StagedDecoder(ABC):
     """Tokens come in at the first stage, logits out at the last; on one rank both are the same.
 
-    Per layer the ranks of a stage sum twice (Megatron-LM, Shoeybi et al. 2019, section 3): after attention and after the
-    FFN. The embedding is summed once, the logits gathered once.
+    Per layer the ranks of a stage sum twice, after attention and after the FFN (Megatron-LM, Shoeybi et al. 2019,
+    section 3). The embedding is summed once, the logits gathered once.
     """
 
     def __init__(

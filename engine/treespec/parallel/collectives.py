@@ -35,8 +35,8 @@ class Alone:
     def gather_vocabulary(self, part_RV: Tensor, vocab_size: int) -> Tensor:  # noqa: ARG002
         return part_RV
 
-    def send(self, x_BNM: Tensor) -> None:
+    def send(self, x_BNM: Tensor) -> None:  # noqa: ARG002
         raise AssertionError("there is no next stage")
 
-    def receive(self, shape: tuple[int, int, int], like: Tensor) -> Tensor:
+    def receive(self, shape: tuple[int, int, int], like: Tensor) -> Tensor:  # noqa: ARG002
         raise AssertionError("there is no stage before")

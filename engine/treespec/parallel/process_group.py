@@ -32,7 +32,7 @@ class Traffic:
 
 
 class ProcessGroup:
-    """The ranks of one placement. Made once per process, after torchrun (or a site's launcher) has set the rendezvous."""
+    """The ranks of one placement; made once per process, after a launcher such as torchrun has set the rendezvous."""
 
     def __init__(self, mesh: ParallelMesh, device: torch.device, timeout_s: float = 60.0) -> None:
         self.mesh = mesh
@@ -85,6 +85,7 @@ class ProcessGroup:
     def receive(self, shape: tuple[int, int, int], like: Tensor) -> Tensor:
         x_BNM = torch.empty(shape, dtype=like.dtype, device=like.device)
         dist.recv(x_BNM, self.mesh.rank - self.mesh.tensor_degree)
+        self.traffic.count("receive", x_BNM)
         return x_BNM
 
     def broadcast(self, x: Tensor) -> Tensor:

@@ -46,9 +46,7 @@ class ModelRunner:
     ``poll`` asks the device. The cache outlives every run.
     """
 
-    def __init__(
-        self, decoder: Decoder, num_regions: int, region_capacity: int, driver: Driver | None = None
-    ) -> None:
+    def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int, driver: Driver | None = None) -> None:
         shape = cache_shape(decoder, num_regions, region_capacity)
         self.decoder = decoder
         self.allocator = SlotAllocator(num_regions, region_capacity)
@@ -61,11 +59,14 @@ class ModelRunner:
 
     @torch.inference_mode()
     def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
-        """Queue one forward pass over ``rows``."""
-        batch = pack_rows(rows, self.allocator, self.decoder.dtype, self.decoder.device)
+        """Queue one forward pass over ``rows``; in a pipeline as several, so that no stage waits for a whole batch."""
+        batches = [
+            pack_rows(part, self.allocator, self.decoder.dtype, self.decoder.device)
+            for part in _parts(rows, self.decoder.mesh.pipeline_degree)
+        ]
         if self._driver is not None:
-            self._driver.forward(batch)
-        output = self.decoder.forward(batch, self.pool)
+            self._driver.forward(batches)
+        logits = [self.decoder.forward(batch, self.pool).logits_RV for batch in batches]
         starts = [0]
         for row in rows:
             starts.append(starts[-1] + row.num_logits)
@@ -73,7 +74,8 @@ class ModelRunner:
         if self.decoder.device.type == "cuda":
             event = torch.cuda.Event()
             event.record()
-        return RunHandle(tuple(rows), RunResult(output.logits_RV, tuple(starts)), event)
+        logits_RV = logits[0] if len(logits) == 1 else torch.cat(logits)
+        return RunHandle(tuple(rows), RunResult(logits_RV, tuple(starts)), event)
 
     def poll(self, handle: RunHandle) -> bool:
         """Whether ``result`` would return at once."""
@@ -101,3 +103,9 @@ class ModelRunner:
         if self._driver is not None and moves:
             self._driver.move(moves)
         self.pool.move(moves)
+
+
+def _parts(rows: Sequence[ForwardRow], num_parts: int) -> list[Sequence[ForwardRow]]:
+    """Micro-batches of neighbouring rows, as equal as they get, at most one per pipeline stage."""
+    size = -(-len(rows) // num_parts)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -11,6 +11,7 @@ import torch
 
 from treespec.config import Placement, Scenario
 from treespec.errors import CapacityError, ConfigError
+from treespec.kvcache.pool import KVCachePool
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, OpenedModel, open_model, require_same_vocabulary
 from treespec.model.memory import MIB, free_bytes
@@ -18,7 +19,6 @@ from treespec.model.spec import ModelSpec
 from treespec.parallel.mesh import ParallelMesh
 from treespec.parallel.process_group import ProcessGroup
 from treespec.request import Request, SamplingParams
-from treespec.kvcache.pool import KVCachePool
 from treespec.runner import ModelRunner, cache_shape
 from treespec.runner.commands import Driver, follow
 from treespec.scheduler import Scheduler
@@ -39,7 +39,6 @@ class LoadedPlacement:
     drafts: Mapping[int, LoadedModel]  # those that a scenario drafts with, by their place in the placement
     draft_runners: Mapping[int, ModelRunner]
     shapes: Shapes
-    driver: Driver | None = None  # of the ranks that hold the other parts of the target
 
     @property
     def draft(self) -> LoadedModel | None:
@@ -101,7 +100,7 @@ def load_placement(
     driver = Driver(group) if group is not None else None
     target_runner = ModelRunner(target.decoder, num_regions, capacity, driver)
     shapes = Shapes(target_runner, runners, scenarios)
-    return LoadedPlacement(placement, methods, target, target_runner, drafts, runners, shapes, driver)
+    return LoadedPlacement(placement, methods, target, target_runner, drafts, runners, shapes)
 
 
 def serve_as_follower(placement: Placement, scenarios: Sequence[Scenario], group: ProcessGroup) -> None:
@@ -124,7 +123,8 @@ def _load_target(placement: Placement, opened: OpenedModel, group: ProcessGroup 
 
 def mesh_of(placement: Placement, rank: int) -> ParallelMesh:
     """The placement's ranks as one of them sees them."""
-    return ParallelMesh(placement.tensor_parallel_degree, placement.pipeline_parallel_degree, rank)
+    degrees = placement.tensor_parallel_degree, placement.pipeline_parallel_degree
+    return ParallelMesh(*degrees, rank, placement.layer_split)
 
 
 def require_divisible(spec: ModelSpec, mesh: ParallelMesh, name: str) -> None:
@@ -136,7 +136,9 @@ def require_divisible(spec: ModelSpec, mesh: ParallelMesh, name: str) -> None:
             "attention heads cannot be divided among the ranks",
             where=where,
             received=f"tensor_parallel_degree {degree} for {heads} heads and {kv_heads} key/value heads",
-            allowed=", ".join(str(d) for d in range(1, heads + 1) if not heads % d and not (kv_heads % d and d % kv_heads)),
+            allowed=", ".join(
+                str(d) for d in range(1, heads + 1) if not heads % d and not (kv_heads % d and d % kv_heads)
+            ),
         )
     if mesh.pipeline_degree > spec.num_layers:
         raise ConfigError(
@@ -144,6 +146,13 @@ def require_divisible(spec: ModelSpec, mesh: ParallelMesh, name: str) -> None:
             where=where,
             received=f"pipeline_parallel_degree {mesh.pipeline_degree}",
             allowed=f"1 to {spec.num_layers}",
+        )
+    if mesh.layer_split is not None and sum(mesh.layer_split) != spec.num_layers:
+        raise ConfigError(
+            "layer_split is not the model's number of layers",
+            where=where,
+            received=f"{list(mesh.layer_split)}, together {sum(mesh.layer_split)}",
+            allowed=f"{spec.num_layers} layers",
         )
 
 
@@ -153,12 +162,12 @@ def _num_regions(scenarios: Sequence[Scenario]) -> int:
 
 def prepare_device(placement: Placement) -> tuple[torch.dtype, torch.device]:
     """The dtype and device that this process computes with; sets its number of threads."""
-    device = _device(placement)
+    device = device_of(placement)
     torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
     return getattr(torch, placement.dtype), device
 
 
-def _device(placement: Placement) -> torch.device:
+def device_of(placement: Placement) -> torch.device:
     if placement.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             "the device is not there",
@@ -174,6 +183,8 @@ def _device(placement: Placement) -> torch.device:
             received="dtype: float16",
             allowed="float32 or bfloat16",
         )
+    if placement.device == "cuda":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(placement.device)
 
 
