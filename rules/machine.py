@@ -59,7 +59,7 @@ def lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], machine: Map
     """Everything the platform needs for these sizes that the machine has not, each beside what is here."""
     return [
         *_device_lacks(platform, machine),
-        *_rank_lacks(sizes, machine["max_ranks"]),
+        *_rank_lacks(platform, sizes, len(machine["gpus"])),
         *_model_lacks(sizes.values()),
     ]
 
@@ -78,11 +78,12 @@ def _device_lacks(platform: Platform, machine: Mapping[str, Any]) -> Iterable[st
         yield f"memory of each device: {platform.min_device_memory_mib} MiB needed, {memory_mib} here"
 
 
-def _rank_lacks(sizes: Mapping[ModelSize, SizeRoles], max_ranks: int) -> Iterable[str]:
-    wide = {size: roles.num_ranks for size, roles in sizes.items() if roles.num_ranks > max_ranks}
-    if wide:
+def _rank_lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], num_gpus: int) -> Iterable[str]:
+    """A GPU serves one rank; CPU ranks share the cores."""
+    wide = {size: roles.num_ranks for size, roles in sizes.items() if roles.num_ranks > num_gpus}
+    if wide and platform.device == "cuda":
         ranks = ", ".join(f"{num_ranks} for {size}" for size, num_ranks in wide.items())
-        yield f"ranks: {ranks} needed, the engine runs {max_ranks}"
+        yield f"ranks: {ranks} needed, {num_gpus} GPUs here"
 
 
 def _model_lacks(sizes: Iterable[SizeRoles]) -> Sequence[str]:

@@ -52,13 +52,24 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from treespec.config import load_run_config
     from treespec.metrics.records import RecordFolder
+    from treespec.parallel.process_group import launched_rank
     from treespec.serving.exclusion import exclusive_run
     from treespec.serving.job import Job
+    from treespec.serving.ranks import check_ranks, launch_local_ranks, run_as_rank
 
     config = load_run_config(args.config)
+    num_ranks = config.placement.num_ranks
+    if num_ranks > 1 and (rank := launched_rank()) is not None:
+        return 1 if run_as_rank(config, args.output_dir, rank) else 0
     folder = RecordFolder(args.output_dir).folder
     with exclusive_run(folder):
-        failed = Job(config, folder).run()
+        job = Job(config, folder)
+        if num_ranks == 1 or not job.missing():
+            failed = job.run()
+        else:
+            check_ranks(config.placement)
+            arguments = ["run", "--config", str(args.config), "--output-dir", str(folder)]
+            failed = launch_local_ranks(num_ranks, arguments) and len(job.missing())
     if failed:
         say(f"{failed} scenarios failed; the same command tries them again")
     return 1 if failed else 0

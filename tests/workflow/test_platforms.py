@@ -51,8 +51,8 @@ def paper_names(sizes: tuple[str, ...]) -> list[str]:
     return [f"server_{size}-{batch_size}_batchsize-{mode}" for size, batch_size, mode in grid]
 
 
-def machine(*gpus: dict[str, Any], max_ranks: int = 1) -> dict[str, Any]:
-    return {"cpu": CPU, "gpus": list(gpus), "max_ranks": max_ranks}
+def machine(*gpus: dict[str, Any]) -> dict[str, Any]:
+    return {"cpu": CPU, "gpus": list(gpus)}
 
 
 def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -130,7 +130,7 @@ def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> No
         (
             "g5",
             [
-                "CUDA devices: 4 needed, 0 here | ranks: 4 for medium, 8 for large needed, the engine runs 1 | model",
+                "CUDA devices: 4 needed, 0 here | ranks: 1 for small, 4 for medium, 8 for large needed, 0 GPUs here",
                 "models/hub/facebook/opt-30b (hub: facebook/opt-30b)",
             ],
         ),
@@ -159,7 +159,7 @@ def test_a_machine_that_has_everything_lacks_nothing(shipped: Project) -> None:
             model.path.mkdir(parents=True, exist_ok=True)
             (model.path / "model.safetensors").touch()
     assert lacking({"platform": "single_gpu"}, machine(A10G)) == []
-    assert lacking({"platform": "g5"}, machine(A10G, A10G, A10G, A10G, max_ranks=8)) == []
+    assert lacking({"platform": "g5"}, machine(*[A10G] * 8)) == []
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,10 @@ def wider_decoder(ref: ModelRef, dtype: torch.dtype, device: torch.device) -> De
     spec = family.spec(config, ref.path)
     checkpoint = Checkpoint(ref.path)
     require_room(checkpoint, ref, spec, WIDER[dtype], device)
-    weights = {name: tensor.to(dtype) for name, tensor in family.read_weights(spec, checkpoint).items()}
+    weights = {name: tensor[:].to(dtype) for name, tensor in family.read_weights(spec, checkpoint).items()}
     if ref.inflation is not None:
         spec, weights = family.inflate(spec, weights, ref.inflation)
-    return family.decoder(spec, weights, WIDER[dtype], device, ParallelMesh())
+    return family.decoder(spec, weights, WIDER[dtype], device, ParallelMesh(), None)
 
 
 def _no_text(token_ids: Sequence[int]) -> str:  # noqa: ARG001

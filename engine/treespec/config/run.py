@@ -63,7 +63,24 @@ class Placement(StrictModel):
     max_tree_nodes: int = Field(64, ge=1, le=MAX_TREE_NODES, description="speculative slots per request")
     tensor_parallel_degree: int = Field(1, ge=1, description="ranks inside a node that share each layer")
     pipeline_parallel_degree: int = Field(1, ge=1, description="ranks that hold consecutive layers")
+    layer_split: tuple[int, ...] | None = Field(None, description="layers of each pipeline stage; null: even")
+    rank_timeout_s: float = Field(60.0, gt=0, description="a rank that waits longer for the others gives up")
     plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
+
+    @property
+    def num_ranks(self) -> int:
+        """Processes that serve the target together."""
+        return self.tensor_parallel_degree * self.pipeline_parallel_degree
+
+    @model_validator(mode="after")
+    def _every_stage_has_layers(self) -> Self:
+        split = self.layer_split
+        if split is not None and (len(split) != self.pipeline_parallel_degree or min(split) < 1):
+            raise ValueError(
+                f"layer_split {list(split)} does not fit pipeline_parallel_degree {self.pipeline_parallel_degree}; "
+                "allowed: a positive number for every stage"
+            )
+        return self
 
 
 class Scenario(StrictModel):

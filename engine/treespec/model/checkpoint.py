@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,42 +16,63 @@ from treespec.errors import CheckpointError
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on disk; indexing it reads that part and nothing else, in the stored dtype."""
+
+    name: str
+    path: Path
+    shape: tuple[int, ...]
+
+    def numel(self) -> int:
+        """Elements of the whole."""
+        return math.prod(self.shape)
+
+    def __getitem__(self, part: slice | tuple[slice, ...]) -> Tensor:
+        """Raises CheckpointError for a damaged file and for values that are no numbers."""
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                tensor: Tensor = file.get_slice(self.name)[part]
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(self.path, error) from error
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"tensor {self.name!r} holds NaN or infinite values",
+                where=str(self.path),
+                fix="get the file again and compare its sha256",
+            )
+        return tensor
+
+
 class Checkpoint:
-    """Tensors by name, read one at a time; every name that is never taken is reported by ``finish``."""
+    """Tensors by name, read part by part; every name that is never taken is reported by ``finish``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._files = _tensor_files(folder)
         self._taken: set[str] = set()
+        self._known: dict[Path, dict[str, tuple[int, ...]]] = {}
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """One tensor in its stored dtype. Raises CheckpointError if it is missing or of another shape."""
-        tensor = self._read(name)
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(
-                f"tensor {name!r} does not fit config.json",
-                where=str(self._files[name]),
-                received=f"shape {tuple(tensor.shape)}",
-                allowed=f"shape {shape}",
-            )
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(
-                f"tensor {name!r} holds NaN or infinite values",
-                where=str(self._files[name]),
-                fix="get the file again and compare its sha256",
-            )
-        return tensor
-
-    def _read(self, name: str) -> Tensor:
+    def take(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
+        """One tensor, not read yet. Raises CheckpointError if it is missing or of another shape."""
         if name not in self._files:
             raise CheckpointError(f"checkpoint lacks tensor {name!r}", where=str(self.folder))
         self._taken.add(name)
-        try:
-            with safe_open(self._files[name], framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-        except (OSError, SafetensorError) as error:
-            raise _unreadable(self._files[name], error) from error
-        return tensor
+        path = self._files[name]
+        stored = self._headers(path)[name]
+        if stored != shape:
+            raise CheckpointError(
+                f"tensor {name!r} does not fit config.json",
+                where=str(path),
+                received=f"shape {stored}",
+                allowed=f"shape {shape}",
+            )
+        return StoredTensor(name, path, shape)
+
+    def _headers(self, path: Path) -> dict[str, tuple[int, ...]]:
+        if path not in self._known:
+            self._known[path] = _header(path)
+        return self._known[path]
 
     def finish(self, ignored_suffixes: tuple[str, ...] = ("rotary_emb.inv_freq",)) -> None:
         """Refuse tensors nobody asked for: the architecture would be another one than config.json says."""
@@ -64,7 +86,7 @@ class Checkpoint:
 
     def num_elements(self) -> int:
         """Elements of all tensors, from the headers alone."""
-        headers = [_header(path) for path in sorted(set(self._files.values()))]
+        headers = [self._headers(path) for path in sorted(set(self._files.values()))]
         return sum(math.prod(shape) for header in headers for shape in header.values())
 
     def __contains__(self, name: str) -> bool:

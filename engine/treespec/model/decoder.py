@@ -17,7 +17,18 @@ from treespec.model.spec import ModelSpec
 from treespec.ops.attention import tree_attention
 from treespec.parallel.mesh import ParallelMesh
 
-Weights = Mapping[str, Tensor]
+
+class Sliceable(Protocol):
+    """A tensor, or one on disk of which a part can be read."""
+
+    def numel(self) -> int:
+        """Elements of the whole."""
+
+    def __getitem__(self, part: slice | tuple[slice, ...]) -> Tensor:
+        """A part."""
+
+
+Weights = Mapping[str, Sliceable]
 """Tensors of a checkpoint by their names there."""
 
 

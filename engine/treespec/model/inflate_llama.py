@@ -67,7 +67,7 @@ class _Enlarger:
         return out
 
     def _old(self, name: str) -> Tensor:
-        return self.weights[name].float()
+        return self.weights[name][:].float()
 
     def _norm(self, weight_M: Tensor) -> Tensor:
         out = torch.zeros(self.new.hidden_size)

@@ -84,7 +84,7 @@ class _Enlarger:
         return {"self_attn.out_proj": self.new.hidden_size, "fc2": self.new.ffn_size}
 
     def _old(self, name: str) -> Tensor:
-        return self.weights[name].float()
+        return self.weights[name][:].float()
 
     def _norm(self, target: str, source: str) -> dict[str, Tensor]:
         return {f"{target}.{part}": self._old(f"{source}.{part}").repeat(self._factor) for part in ("weight", "bias")}

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.checkpoint import Checkpoint
-from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
+from treespec.model.checkpoint import Checkpoint, StoredTensor
+from treespec.model.decoder import ForwardBatch, attend
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
-from treespec.model.weights import WeightSource
+from treespec.model.staged import StagedDecoder
+from treespec.model.weights import Shares, WeightSource
 from treespec.ops.linear import Linear
 from treespec.ops.rope import RopeTable, rotate
-from treespec.parallel.mesh import ParallelMesh
 
 _ONLY = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
 
@@ -51,7 +50,7 @@ def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
     )
 
 
-def read_llama_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def read_llama_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     """All tensors under their checkpoint names, shapes checked."""
     m, f, d = spec.hidden_size, spec.ffn_size, spec.head_dim
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (spec.vocab_size, m), "model.norm.weight": (m,)}
@@ -85,44 +84,47 @@ class _Layer:
     down: Linear
 
 
-def _layer(source: WeightSource, prefix: str) -> _Layer:
+def _layer(source: WeightSource, shares: Shares, prefix: str) -> _Layer:
     attention, mlp = prefix + "self_attn.", prefix + "mlp."
     return _Layer(
         attention_norm_M=source.tensor(prefix + "input_layernorm.weight"),
-        qkv=source.linear(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
-        attention_out=source.linear(attention + "o_proj"),
+        qkv=source.columns(
+            *(attention + name for name in ("q_proj", "k_proj", "v_proj")),
+            rows=(shares.query, shares.key_value, shares.key_value),
+        ),
+        attention_out=source.rows(attention + "o_proj", shares.query),
         ffn_norm_M=source.tensor(prefix + "post_attention_layernorm.weight"),
-        gate_up=source.linear(mlp + "gate_proj", mlp + "up_proj"),
-        down=source.linear(mlp + "down_proj"),
+        gate_up=source.columns(mlp + "gate_proj", mlp + "up_proj", rows=(shares.ffn, shares.ffn)),
+        down=source.rows(mlp + "down_proj", shares.ffn),
     )
 
 
-class LlamaDecoder:
+class LlamaDecoder(StagedDecoder):
     """The decoder over slots; weights are fused (q with k and v, gate with up) and packed at construction."""
 
-    def __init__(
-        self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh
-    ) -> None:
-        self.spec = spec
-        self.mesh = mesh
-        self.dtype = dtype
-        self.device = device
-        source = WeightSource(weights, dtype, device)
-        self._embedding_VM = source.tensor("model.embed_tokens.weight")
-        self._norm_M = source.tensor("model.norm.weight")
-        self._layers = [_layer(source, f"model.layers.{index}.") for index in mesh.layers(spec.num_layers)]
-        self._head = source.linear("model.embed_tokens" if spec.tie_embeddings else "lm_head")
-        self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, dtype, device)
+    def _load(self, source: WeightSource, shares: Shares) -> None:
+        spec, mesh = self.spec, self.mesh
+        embedding, head = "model.embed_tokens", "lm_head"
+        if mesh.is_first_stage:
+            self._embedding_VM = source.tensor(embedding + ".weight", shares.vocabulary)
+        if mesh.is_last_stage:
+            self._norm_M = source.tensor("model.norm.weight")
+            self._head = source.columns(embedding if spec.tie_embeddings else head, rows=(shares.vocabulary,))
+        self._layers = [_layer(source, shares, f"model.layers.{index}.") for index in mesh.layers(spec.num_layers)]
+        self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, self.dtype, self.device)
 
-    def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
-        x_BNM = F.embedding(batch.ids_BN, self._embedding_VM)
+    def _embed(self, batch: ForwardBatch) -> Tensor:
+        return self._embedded(batch.ids_BN, self._embedding_VM)
+
+    def _run_layers(self, x_BNM: Tensor, batch: ForwardBatch, pool: KVCachePool) -> Tensor:
         cos, sin = self._rope.at(batch.positions_BN)
         for index, layer in enumerate(self._layers):
-            x_BNM = x_BNM + self._attention(index, layer, x_BNM, cos, sin, batch, pool)
-            x_BNM = x_BNM + self._ffn(layer, x_BNM)
-        x_TM = x_BNM.flatten(0, 1)
-        x_RM = x_TM if batch.logit_rows is None else x_TM[batch.logit_rows]
-        return ForwardOutput(self._head(self._normed(x_RM, self._norm_M)))
+            x_BNM = x_BNM + self._sum(self._attention(index, layer, x_BNM, cos, sin, batch, pool))
+            x_BNM = x_BNM + self._sum(self._ffn(layer, x_BNM))
+        return x_BNM
+
+    def _logits(self, x_RM: Tensor) -> Tensor:
+        return self._head(self._normed(x_RM, self._norm_M))
 
     def _normed(self, x: Tensor, weight_M: Tensor) -> Tensor:
         return F.rms_norm(x, (self.spec.hidden_size,), weight_M, self.spec.norm_eps)
@@ -130,7 +132,7 @@ class LlamaDecoder:
     def _attention(
         self, index: int, layer: _Layer, x_BNM: Tensor, cos: Tensor, sin: Tensor, batch: ForwardBatch, pool: KVCachePool
     ) -> Tensor:
-        H, G = self.spec.num_heads, self.spec.num_kv_heads
+        H, G = len(self.mesh.heads(self.spec.num_heads)), len(self.mesh.kv_heads(self.spec.num_kv_heads))
         heads = layer.qkv(self._normed(x_BNM, layer.attention_norm_M)).unflatten(-1, (H + 2 * G, self.spec.head_dim))
         # Queries and keys are rotated in one call: they are adjacent heads of the fused projection.
         rotated = rotate(heads[:, :, : H + G], cos, sin)

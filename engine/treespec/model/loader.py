@@ -9,11 +9,12 @@ import torch
 from treespec.config import ModelRef
 from treespec.errors import ConfigError
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.decoder import Decoder
+from treespec.model.decoder import Decoder, Weights
 from treespec.model.families import FAMILIES, Family
 from treespec.model.memory import require_room
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
+from treespec.parallel.collectives import Collectives
 from treespec.parallel.mesh import ParallelMesh
 
 
@@ -37,17 +38,19 @@ class OpenedModel:
     spec: ModelSpec
     tokenizer: TextTokenizer
 
-    def load(self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
-        """Read the weights, inflate where asked, and build. Raises TreespecError before anything is computed."""
+    def load(
+        self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh, collectives: Collectives | None = None
+    ) -> LoadedModel:
+        """Read this rank's weights, inflate where asked, build. Raises TreespecError before anything is computed."""
         ref, spec = self.ref, self.spec
         checkpoint = Checkpoint(ref.path)
         require_room(checkpoint, ref, spec, dtype, device)
-        weights = self.family.read_weights(spec, checkpoint)
+        weights: Weights = self.family.read_weights(spec, checkpoint)
         checkpoint.finish()
         if ref.inflation is not None:
             spec, weights = self.family.inflate(spec, weights, ref.inflation)
         num_parameters = sum(weight.numel() for weight in weights.values())
-        decoder = self.family.decoder(spec, weights, dtype, device, mesh)
+        decoder = self.family.decoder(spec, weights, dtype, device, mesh, collectives)
         return LoadedModel(decoder, self.tokenizer, ref.name, describe_model(ref, num_parameters), num_parameters)
 
 

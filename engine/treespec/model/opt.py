@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.checkpoint import Checkpoint
-from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights, attend
+from treespec.model.checkpoint import Checkpoint, StoredTensor
+from treespec.model.decoder import ForwardBatch, attend
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
-from treespec.model.weights import WeightSource
+from treespec.model.staged import StagedDecoder
+from treespec.model.weights import Shares, WeightSource
 from treespec.ops.linear import Linear
-from treespec.parallel.mesh import ParallelMesh
 
 ROOT = "model.decoder."
 POSITION_OFFSET = 2  # row of the position table that position 0 uses
@@ -53,7 +52,7 @@ def opt_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
     )
 
 
-def read_opt_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def read_opt_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, StoredTensor]:
     """All tensors under their checkpoint names, shapes checked."""
     m, f = spec.hidden_size, spec.ffn_size
     shapes: dict[str, tuple[int, ...]] = {
@@ -99,46 +98,49 @@ def _norm(source: WeightSource, name: str) -> _Norm:
     return _Norm(source.tensor(name + ".weight"), source.tensor(name + ".bias"))
 
 
-def _layer(source: WeightSource, prefix: str) -> _Layer:
+def _layer(source: WeightSource, shares: Shares, prefix: str) -> _Layer:
     attention = prefix + "self_attn."
     return _Layer(
         attention_norm=_norm(source, prefix + "self_attn_layer_norm"),
-        qkv=source.linear(attention + "q_proj", attention + "k_proj", attention + "v_proj"),
-        attention_out=source.linear(attention + "out_proj"),
+        qkv=source.columns(
+            *(attention + name for name in ("q_proj", "k_proj", "v_proj")),
+            rows=(shares.query, shares.key_value, shares.key_value),
+        ),
+        attention_out=source.rows(attention + "out_proj", shares.query),
         ffn_norm=_norm(source, prefix + "final_layer_norm"),
-        up=source.linear(prefix + "fc1"),
-        down=source.linear(prefix + "fc2"),
+        up=source.columns(prefix + "fc1", rows=(shares.ffn,)),
+        down=source.rows(prefix + "fc2", shares.ffn),
     )
 
 
-class OptDecoder:
+class OptDecoder(StagedDecoder):
     """The decoder over slots; query, key and value projections are one fused, packed map."""
 
-    def __init__(
-        self, spec: ModelSpec, weights: Weights, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh
-    ) -> None:
-        self.spec = spec
-        self.mesh = mesh
-        self.dtype = dtype
-        self.device = device
-        source = WeightSource(weights, dtype, device)
-        self._embedding_VM = source.tensor(ROOT + "embed_tokens.weight")
-        self._positions_PM = source.tensor(ROOT + "embed_positions.weight")[POSITION_OFFSET:]
-        self._norm = _norm(source, ROOT + "final_layer_norm")
-        self._layers = [_layer(source, f"{ROOT}layers.{index}.") for index in mesh.layers(spec.num_layers)]
-        self._head = source.linear(ROOT + "embed_tokens" if spec.tie_embeddings else "lm_head")
+    def _load(self, source: WeightSource, shares: Shares) -> None:
+        spec, mesh = self.spec, self.mesh
+        embedding = ROOT + "embed_tokens"
+        if mesh.is_first_stage:
+            self._embedding_VM = source.tensor(embedding + ".weight", shares.vocabulary)
+            self._positions_PM = source.tensor(ROOT + "embed_positions.weight")[POSITION_OFFSET:]
+        if mesh.is_last_stage:
+            self._norm = _norm(source, ROOT + "final_layer_norm")
+            self._head = source.columns(embedding if spec.tie_embeddings else "lm_head", rows=(shares.vocabulary,))
+        self._layers = [_layer(source, shares, f"{ROOT}layers.{index}.") for index in mesh.layers(spec.num_layers)]
 
-    def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
-        x_BNM = F.embedding(batch.ids_BN, self._embedding_VM) + F.embedding(batch.positions_BN, self._positions_PM)
+    def _embed(self, batch: ForwardBatch) -> Tensor:
+        return self._embedded(batch.ids_BN, self._embedding_VM) + F.embedding(batch.positions_BN, self._positions_PM)
+
+    def _run_layers(self, x_BNM: Tensor, batch: ForwardBatch, pool: KVCachePool) -> Tensor:
         for index, layer in enumerate(self._layers):
-            x_BNM = x_BNM + self._attention(index, layer, x_BNM, batch, pool)
-            x_BNM = x_BNM + layer.down(F.relu(layer.up(layer.ffn_norm(x_BNM))))
-        x_TM = x_BNM.flatten(0, 1)
-        x_RM = x_TM if batch.logit_rows is None else x_TM[batch.logit_rows]
-        return ForwardOutput(self._head(self._norm(x_RM)))
+            x_BNM = x_BNM + self._sum(self._attention(index, layer, x_BNM, batch, pool))
+            x_BNM = x_BNM + self._sum(layer.down(F.relu(layer.up(layer.ffn_norm(x_BNM)))))
+        return x_BNM
+
+    def _logits(self, x_RM: Tensor) -> Tensor:
+        return self._head(self._norm(x_RM))
 
     def _attention(self, index: int, layer: _Layer, x_BNM: Tensor, batch: ForwardBatch, pool: KVCachePool) -> Tensor:
-        H = self.spec.num_heads
+        H = len(self.mesh.heads(self.spec.num_heads))
         heads = layer.qkv(layer.attention_norm(x_BNM)).unflatten(-1, (3 * H, self.spec.head_dim))
         out_BNHD = attend(index, heads[:, :, :H], heads[:, :, H : 2 * H], heads[:, :, 2 * H :], batch, pool)
         return layer.attention_out(out_BNHD.flatten(2))

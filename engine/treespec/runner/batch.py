@@ -47,14 +47,14 @@ def pack_rows(
         ids_BN=torch.from_numpy(ids).to(device, non_blocking=True),
         positions_BN=torch.from_numpy(positions).to(device, non_blocking=True),
         slots_T=torch.from_numpy(slots.reshape(-1)).to(device, non_blocking=True),
-        regions=_regions([row.lease.region for row in rows], device),
+        regions=region_index([row.lease.region for row in rows], device),
         num_keys=num_keys,
         bias_BNK=_bias(rows, contexts, N, num_keys, dtype, device),
         logit_rows=_logit_rows(rows, N, device),
     )
 
 
-def _regions(regions: list[int], device: torch.device) -> slice | torch.Tensor:
+def region_index(regions: list[int], device: torch.device) -> slice | torch.Tensor:
     """Adjacent regions are read as a view; others are gathered."""
     first = regions[0]
     if regions == list(range(first, first + len(regions))):

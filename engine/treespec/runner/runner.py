@@ -12,6 +12,7 @@ from treespec.kvcache.allocator import SlotAllocator, SlotMoves
 from treespec.kvcache.pool import CacheShape, KVCachePool
 from treespec.model.decoder import Decoder
 from treespec.runner.batch import ForwardRow, pack_rows
+from treespec.runner.commands import Driver
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class RunHandle:
 def cache_shape(decoder: Decoder, num_regions: int, region_capacity: int) -> CacheShape:
     """The cache of the layers and heads that this rank holds."""
     spec, mesh = decoder.spec, decoder.mesh
-    num_layers, num_heads = len(mesh.layers(spec.num_layers)), len(mesh.heads(spec.num_kv_heads))
+    num_layers, num_heads = len(mesh.layers(spec.num_layers)), len(mesh.kv_heads(spec.num_kv_heads))
     return CacheShape(num_layers, num_heads, spec.head_dim, num_regions, region_capacity)
 
 
@@ -45,11 +46,12 @@ class ModelRunner:
     ``poll`` asks the device. The cache outlives every run.
     """
 
-    def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int) -> None:
+    def __init__(self, decoder: Decoder, num_regions: int, region_capacity: int, driver: Driver | None = None) -> None:
         shape = cache_shape(decoder, num_regions, region_capacity)
         self.decoder = decoder
         self.allocator = SlotAllocator(num_regions, region_capacity)
         self.pool = KVCachePool(shape, decoder.dtype, decoder.device)
+        self._driver = driver  # of ranks that hold the other parts of this model
 
     def reset(self) -> None:
         """Free every region, whatever holds it; the tensors stay."""
@@ -57,9 +59,14 @@ class ModelRunner:
 
     @torch.inference_mode()
     def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
-        """Queue one forward pass over ``rows``."""
-        batch = pack_rows(rows, self.allocator, self.decoder.dtype, self.decoder.device)
-        output = self.decoder.forward(batch, self.pool)
+        """Queue one forward pass over ``rows``; in a pipeline as several, so that no stage waits for a whole batch."""
+        batches = [
+            pack_rows(part, self.allocator, self.decoder.dtype, self.decoder.device)
+            for part in _parts(rows, self.decoder.mesh.pipeline_degree)
+        ]
+        if self._driver is not None:
+            self._driver.forward(batches)
+        logits = [self.decoder.forward(batch, self.pool).logits_RV for batch in batches]
         starts = [0]
         for row in rows:
             starts.append(starts[-1] + row.num_logits)
@@ -67,7 +74,8 @@ class ModelRunner:
         if self.decoder.device.type == "cuda":
             event = torch.cuda.Event()
             event.record()
-        return RunHandle(tuple(rows), RunResult(output.logits_RV, tuple(starts)), event)
+        logits_RV = logits[0] if len(logits) == 1 else torch.cat(logits)
+        return RunHandle(tuple(rows), RunResult(logits_RV, tuple(starts)), event)
 
     def poll(self, handle: RunHandle) -> bool:
         """Whether ``result`` would return at once."""
@@ -92,4 +100,12 @@ class ModelRunner:
     def commit(self, paths: Sequence[tuple[int, Sequence[int]]]) -> None:
         """Turn leased slots into context: (region, offsets from the context's end) per request."""
         moves: list[SlotMoves] = [self.allocator.commit(region, offsets) for region, offsets in paths]
+        if self._driver is not None and moves:
+            self._driver.move(moves)
         self.pool.move(moves)
+
+
+def _parts(rows: Sequence[ForwardRow], num_parts: int) -> list[Sequence[ForwardRow]]:
+    """Micro-batches of neighbouring rows, as equal as they get, at most one per pipeline stage."""
+    size = -(-len(rows) // num_parts)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from treespec.metrics.environment import describe_environment
-from treespec.parallel.mesh import MAX_RANKS
 
 
 def describe_devices() -> dict[str, Any]:
@@ -19,7 +18,6 @@ def describe_devices() -> dict[str, Any]:
         "environment": describe_environment(torch.__version__, "cuda" if gpus else "cpu", torch.get_num_threads()),
         "cpu": {"memory_mib": memory >> 20, "computes": _computes("cpu"), "packed_linear": _has_packed_linear()},
         "gpus": gpus,
-        "max_ranks": MAX_RANKS,
     }
 
 

@@ -15,6 +15,8 @@ from treespec.metrics.counts import PassProfile
 from treespec.metrics.environment import describe_environment
 from treespec.metrics.records import RecordFolder, ServedRequest, pass_entry, utc_now
 from treespec.model.loader import LoadedModel
+from treespec.parallel.process_group import ProcessGroup
+from treespec.runner.commands import driving
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
@@ -24,8 +26,10 @@ from treespec.serving.prompts import load_prompts
 class Job:
     """One placement and those of its scenarios that have no current record."""
 
-    def __init__(self, config: RunConfig, output_dir: Path) -> None:
+    def __init__(self, config: RunConfig, output_dir: Path, group: ProcessGroup | None = None) -> None:
+        """``group``: the ranks that hold the target together, of which this process is the driver."""
         self._config = config
+        self._group = group
         self._records = RecordFolder(output_dir)
         self._fingerprints = fingerprints(config)
 
@@ -35,11 +39,15 @@ class Job:
 
     def run(self) -> int:
         """Serve what is missing; returns the number of scenarios that failed."""
+        with driving(self._group):
+            return self._run()
+
+    def _run(self) -> int:
         missing = self.missing()
         say(f"{len(self._config.scenarios) - len(missing)} of {len(self._config.scenarios)} scenarios are done")
         if not missing:
             return 0
-        loaded = load_placement(self._config.placement, missing)
+        loaded = load_placement(self._config.placement, missing, self._group)
         prompts = {s.name: self._prompts(s, loaded) for s in missing}  # every bad prompt is told before any is served
         for scenario in missing:
             self._records.supersede(scenario.name, self._fingerprints[scenario.name])

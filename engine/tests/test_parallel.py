@@ -1,0 +1,127 @@
+"""One model on several ranks: real torchrun over gloo, the tokens of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.tests.conftest import TinyModels
+from engine.tests.jobs import JobFolder
+from engine.tests.properties import examples
+from treespec.config import Placement
+from treespec.errors import ConfigError
+from treespec.model.loader import open_model
+from treespec.parallel.mesh import ParallelMesh
+from treespec.serving.build import mesh_of, require_divisible
+
+DEGREES = [(2, 1), (1, 2), (2, 2)]
+
+
+def meshes(tensor: int, pipeline: int, split: tuple[int, ...] | None = None) -> list[ParallelMesh]:
+    return [ParallelMesh(tensor, pipeline, rank, split) for rank in range(tensor * pipeline)]
+
+
+@given(tensor=st.integers(1, 5), pipeline=st.integers(1, 4), count=st.integers(5, 40), layers=st.integers(4, 30))
+@examples(100)
+def test_shares_and_stages_are_disjoint_and_whole(tensor: int, pipeline: int, count: int, layers: int) -> None:
+    ranks = meshes(tensor, pipeline)
+    for stage in range(pipeline):
+        of_stage = ranks[stage * tensor : (stage + 1) * tensor]
+        assert [entry for mesh in of_stage for entry in mesh.share(count)] == list(range(count))
+        assert {mesh.layers(layers) for mesh in of_stage} == {of_stage[0].layers(layers)}
+        assert max(len(mesh.share(count)) for mesh in of_stage) == of_stage[0].largest_share(count)
+    assert [layer for mesh in ranks[::tensor] for layer in mesh.layers(layers)] == list(range(layers))
+    assert [mesh.rank for mesh in ranks if mesh.is_driver] == [(pipeline - 1) * tensor]
+
+
+def test_layers_are_split_as_told() -> None:
+    assert [mesh.layers(7) for mesh in meshes(1, 3, (1, 4, 2))] == [range(1), range(1, 5), range(5, 7)]
+
+
+def test_few_key_value_heads_are_held_by_several_ranks() -> None:
+    assert [list(mesh.kv_heads(2)) for mesh in meshes(4, 1)] == [[0], [0], [1], [1]]
+    assert [list(mesh.heads(8)) for mesh in meshes(4, 1)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "told"),
+    [
+        ({"tensor_parallel_degree": 3}, "tensor_parallel_degree 3 for 4 heads and 2 key/value heads; allowed: 1, 2, 4"),
+        ({"pipeline_parallel_degree": 9}, "pipeline_parallel_degree 9; allowed: 1 to 2"),
+        ({"pipeline_parallel_degree": 2, "layer_split": (2, 3)}, "together 5; allowed: 2 layers"),
+    ],
+)
+def test_degrees_that_do_not_divide_the_model_are_one_error(
+    tiny: TinyModels, degrees: dict[str, Any], told: str
+) -> None:
+    placement = Placement(name="p", target={"path": tiny.target("gqa")}, **degrees)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=told):
+        require_divisible(open_model(placement.target).spec, mesh_of(placement, 0), placement.name)
+
+
+def served_on(job: JobFolder, tensor: int, pipeline: int) -> dict[str, list[list[int]]]:
+    """Tokens of every scenario, served on so many ranks."""
+    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline}
+    run = job.start()
+    _, told = run.communicate(timeout=240)
+    assert run.returncode == 0, told[-3000:]
+    tokens = {name: [row["output_token_ids"] for row in job.rows(name)] for name in job.names}
+    for path in job.results.iterdir():
+        path.unlink()
+    return tokens
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tensor", "pipeline"), DEGREES)
+def test_several_ranks_write_the_tokens_of_one(job: JobFolder, tensor: int, pipeline: int) -> None:
+    alone = served_on(job, 1, 1)
+    assert len(alone) == 3
+    assert served_on(job, tensor, pipeline) == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1], ids=["follower", "driver"])
+def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing_behind(job: JobFolder, victim: int) -> None:
+    job.change(max_new_tokens=40, num_repeats=2000)
+    job.placement |= {"pipeline_parallel_degree": 2, "rank_timeout_s": 10}
+    run = job.start()
+    ranks = wait_for_ranks(run.pid, 2)
+    os.kill(ranks[victim], signal.SIGKILL)
+    _, told = run.communicate(timeout=60)
+    assert run.returncode != 0, told[-2000:]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    assert job.complete() == []
+
+
+def wait_for_ranks(parent: int, count: int) -> list[int]:
+    """Process ids of the ranks below ``parent``, by rank, once they have spoken."""
+    for _ in range(600):
+        time.sleep(0.1)
+        found: dict[int, int] = {}
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (path / "environ").read_bytes().split(b"\0")
+                rank = next((int(word[5:]) for word in words if word.startswith(b"RANK=")), None)
+                if rank is not None and is_below(int(path.name), parent):
+                    found[rank] = int(path.name)
+            except (OSError, ValueError):
+                continue
+        if len(found) == count:
+            time.sleep(6)  # rendezvous and loading are over: what is killed is serving
+            return [found[rank] for rank in range(count)]
+    raise AssertionError("the ranks did not start")
+
+
+def is_below(pid: int, ancestor: int) -> bool:
+    while pid > 1:
+        if pid == ancestor:
+            return True
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return False
