@@ -162,6 +162,7 @@ class _PeerJob:
         return {
             "models": {"target": description, "drafts": []},
             "environment": environment | {self._peer: peer_version(self._peer)},
+            "costs": {},
         }
 
     def _serve(

@@ -50,3 +50,14 @@ def run_command():
     defaults = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))
     changed = [f"{key}={value}" for key, value in config.items() if defaults.get(key) != value]
     return "snakemake {experiment}_experiments" + "".join([" --config ", " ".join(changed)] if changed else [])
+
+
+def drawn_figures(wildcards):
+    """A line per figure that exists, and whether a record has come after it."""
+    records = [meta.stat().st_mtime for meta in Path(RESULTS, "raw").glob("*.meta.json")]
+    lines = []
+    for figure in map(Path, FIGURES):
+        if figure.suffix == ".png" and figure.exists():
+            is_old = figure.stat().st_mtime < max(records, default=0)
+            lines.append(f"figure: {figure}" + (" (older than the records: snakemake figures)" if is_old else ""))
+    return lines

@@ -80,7 +80,7 @@ def _device_lacks(platform: Platform, machine: Mapping[str, Any]) -> Iterable[st
 
 def _rank_lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], num_gpus: int) -> Iterable[str]:
     """A GPU serves one rank; CPU ranks share the cores."""
-    wide = {size: roles.num_ranks for size, roles in sizes.items() if roles.num_ranks > num_gpus}
+    wide = {size: roles.num_ranks for size, roles in sizes.items() if roles.num_ranks > max(num_gpus, 1)}
     if wide and platform.device == "cuda":
         ranks = ", ".join(f"{num_ranks} for {size}" for size, num_ranks in wide.items())
         yield f"ranks: {ranks} needed, {num_gpus} GPUs here"

@@ -1,17 +1,6 @@
 """A look at what is there."""
 
 
-def drawn_figures(wildcards):
-    """A line per figure that exists, and whether a record has come after it."""
-    records = [meta.stat().st_mtime for meta in Path(RESULTS, "raw").glob("*.meta.json")]
-    lines = []
-    for figure in map(Path, FIGURES):
-        if figure.suffix == ".png" and figure.exists():
-            is_old = figure.stat().st_mtime < max(records, default=0)
-            lines.append(f"figure: {figure}" + (" (older than the records: snakemake figures)" if is_old else ""))
-    return lines
-
-
 rule status:
     """Print which records are done, failed or missing, as the records themselves tell, and the figures there are."""
     input:

@@ -218,9 +218,14 @@ MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
     "cache larger than memory": (
         in_placement(cache_fraction=1e-9), ["do not fit their budget", "max_requests_per_batch 2", "lower the batch"],
     ),
-    "more ranks than the engine runs": (
-        in_placement(tensor_parallel_degree=4, pipeline_parallel_degree=2),
-        ["more ranks", "8 ranks (tensor_parallel_degree 4 x pipeline_parallel_degree 2)", "allowed: at most 1"],
+    "heads that ranks cannot share": (
+        in_placement(tensor_parallel_degree=4), ["cannot be divided", "tensor_parallel_degree 4", "allowed: 1, 2"],
+    ),
+    "more stages than layers": (
+        in_placement(pipeline_parallel_degree=3), ["more pipeline stages than layers", "allowed: 1 to 1"],
+    ),
+    "layers for another number of stages": (
+        in_placement(pipeline_parallel_degree=2, layer_split=[1]), ["layer_split [1] does not fit"],
     ),
     "model not yet had from the hub": (
         in_placement(target={"path": "gone", "hub_id": "some/model"}), ["configuration cannot be read", "gone/config"],

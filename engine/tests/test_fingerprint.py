@@ -34,9 +34,10 @@ PLACEMENT_CHANGES: dict[str, Any] = {
     "max_tree_nodes": 65,
     "tensor_parallel_degree": 2,
     "pipeline_parallel_degree": 2,
+    "layer_split": (2,),
     "plugins": (Path(__file__),),
 }
-PLACEMENT_NOT_IDENTITY = {"name"}
+PLACEMENT_NOT_IDENTITY: dict[str, Any] = {"name": "other", "rank_timeout_s": 5.0}
 SCENARIO_CHANGES: dict[str, Any] = {
     "name": "other",
     "mode": "sequence",
@@ -94,7 +95,7 @@ def test_same_job_has_the_same_fingerprints(job: RunConfig) -> None:
 @pytest.mark.parametrize("field", Placement.model_fields)
 def test_every_field_of_a_placement_is_identity_or_named_as_none(job: RunConfig, field: str) -> None:
     if field in PLACEMENT_NOT_IDENTITY:
-        assert prints(with_placement(job, **{field: "other"})) == prints(job)
+        assert prints(with_placement(job, **{field: PLACEMENT_NOT_IDENTITY[field]})) == prints(job)
     elif field not in ("target", "drafts"):  # below
         assert not set(prints(with_placement(job, **{field: PLACEMENT_CHANGES[field]}))) & set(prints(job))
 

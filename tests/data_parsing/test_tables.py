@@ -183,7 +183,7 @@ def test_time_shares_sum_to_one(tmp_path: Path) -> None:
     scenario.write(tmp_path / "raw")
     row = row_of(tables_of(tmp_path, [scenario])["time_split"], scenario)
     shares = [row[f"{part}_share"] for part in ("draft", "build", "forward", "verify", "commit", "other")]
-    assert shares == pytest.approx([0.20, 0.50, 0.10, 0.15, 0.05])
+    assert shares == pytest.approx([0.20, 0.0, 0.50, 0.10, 0.15, 0.05])
     assert row["step_time_ms"] == pytest.approx(0.025)
 
 

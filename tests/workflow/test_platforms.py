@@ -130,7 +130,7 @@ def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> No
         (
             "g5",
             [
-                "CUDA devices: 4 needed, 0 here | ranks: 1 for small, 4 for medium, 8 for large needed, 0 GPUs here",
+                "CUDA devices: 4 needed, 0 here | ranks: 4 for medium, 8 for large needed, 0 GPUs here",
                 "models/hub/facebook/opt-30b (hub: facebook/opt-30b)",
             ],
         ),

@@ -59,7 +59,9 @@ class Checkpoint:
             raise CheckpointError(f"checkpoint lacks tensor {name!r}", where=str(self.folder))
         self._taken.add(name)
         path = self._files[name]
-        stored = self._headers(path)[name]
+        stored = self._headers(path).get(name)
+        if stored is None:
+            raise CheckpointError(f"weight file lacks tensor {name!r}, which the index promises", where=str(path))
         if stored != shape:
             raise CheckpointError(
                 f"tensor {name!r} does not fit config.json",

@@ -33,30 +33,28 @@ class TargetText:
     lengths_R: np.ndarray  # tokens that count, int64
 
     def accepted(self, drafts: Sequence[str], expansion: Expansion) -> np.ndarray:
-        """Tokens accepted by a step whose next token is t, for every t, int64 ``[R, T]``; none behind the end."""
-        accepted_DRT = np.stack([self._accepted_of_one(draft, expansion) for draft in drafts])
+        """Tokens accepted by a step whose next token is t, for every t, int64 ``[R, T]``.
+
+        Those of a step that reaches the end may count tokens behind it; no step begins there.
+        """
+        accepted_DRT = np.stack([_accepted_of_one(self.ranks_RT[draft], expansion) for draft in drafts])
         accepted_RT: np.ndarray = accepted_DRT.max(axis=0)
         return accepted_RT
 
     def pooled_ranks(self, draft: str) -> np.ndarray:
         """Ranks of all tokens that count, one behind the other."""
-        ranks: np.ndarray = self.ranks_RT[draft][self._counting]
+        ranks_RT = self.ranks_RT[draft]
+        ranks: np.ndarray = ranks_RT[np.arange(ranks_RT.shape[1]) < self.lengths_R[:, None]]
         return ranks
 
-    @property
-    def _counting(self) -> np.ndarray:
-        counts_RT: np.ndarray = np.arange(next(iter(self.ranks_RT.values())).shape[1]) < self.lengths_R[:, None]
-        return counts_RT
 
-    def _accepted_of_one(self, draft: str, expansion: Expansion) -> np.ndarray:
-        ranks_RT, counts_RT = self.ranks_RT[draft], self._counting
-        alive_RT, accepted_RT = np.ones_like(counts_RT), np.zeros_like(ranks_RT)
-        for depth, width in enumerate(expansion[: ranks_RT.shape[1]]):
-            hit_RT = (ranks_RT <= width) & counts_RT
-            alive_RT[:, : hit_RT.shape[1] - depth] &= hit_RT[:, depth:]
-            alive_RT[:, hit_RT.shape[1] - depth :] = False
-            accepted_RT += alive_RT
-        return accepted_RT
+def _accepted_of_one(ranks_RT: np.ndarray, expansion: Expansion) -> np.ndarray:
+    num_tokens = ranks_RT.shape[1]
+    alive_RT, accepted_RT = np.ones_like(ranks_RT, dtype=bool), np.zeros_like(ranks_RT)
+    for depth, width in enumerate(expansion[:num_tokens]):
+        alive_RT[:, : num_tokens - depth] &= ranks_RT[:, depth:] <= width
+        accepted_RT += alive_RT
+    return accepted_RT
 
 
 @dataclass(frozen=True)
