@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +69,20 @@ class BoostTuning:
             raise OutputError("folder cannot be made", where=str(output_dir), received=error.strerror) from error
 
     @cached_property
-    def target(self) -> nn.Module:
-        """In the precision that its text is generated in."""
-        return load_network(self.settings.target, self.settings.device, getattr(torch, self.settings.dtype))
-
-    @cached_property
     def teacher(self) -> nn.Module | None:
-        """In bfloat16, as the training computes; none if the loss wants no distributions."""
+        """The target in bfloat16, as the training computes; none if the loss wants no distributions."""
         if self.settings.loss != "kl":
             return None
         return load_network(self.settings.target, self.settings.device, torch.bfloat16)
 
     def continuations(self, prompts: Prompts) -> Continuations:
-        """The target's text behind ``prompts``, from disk as far as it is there."""
+        """The target's text behind ``prompts``, from disk as far as it is there; the target is in memory no longer."""
         settings = self.settings
+        load_target = cache(lambda: load_network(settings.target, settings.device, getattr(torch, settings.dtype)))
         target_identity = f"{self._identity['target']} {settings.dtype}"
         eos_token_ids = end_of_text_ids(settings.target)
         return continue_prompts(
-            lambda: self.target, target_identity, prompts, settings.num_tokens, eos_token_ids, self.output_dir, self.log
+            load_target, target_identity, prompts, settings.num_tokens, eos_token_ids, self.output_dir, self.log
         )
 
     def run(self) -> list[Stage]:

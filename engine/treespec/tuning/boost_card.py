@@ -41,8 +41,8 @@ Share of the target's greedy tokens among the draft's k likeliest:
 
 {agreement}
 
-Verified tokens per step (accepted and the target's own one), exact on the target's greedy text. "Best single" is the
-best of all single drafts, the starting points included, and of all trees that the rule allows, chosen on these very
+Verified tokens per step (accepted and the target's own one), exact on the target's greedy text. The rival is the best
+single draft, the starting points included, with the best of all trees that the rule allows, chosen on these very
 prompts. Intervals: paired bootstrap over prompts. "Before loop": each text up to its first repeated 8-gram.
 
 {comparisons}

@@ -17,7 +17,6 @@ from treespec.tuning.boost_evaluate import (
     best_single,
     expansions_within,
     mean_merged_nodes,
-    num_nodes,
     rate,
     rate_difference,
     target_text,
@@ -31,20 +30,20 @@ MAX_RANK = 5
 
 @dataclass(frozen=True)
 class Comparison:
-    """Merged drafts against the best single draft under one rule for the single tree."""
+    """Merged drafts against the best single draft under one rule for its tree, or against other merged drafts."""
 
     part: str
     rule: str
     merged: Speculation
     merged_nodes: float  # on average
     merged_rate: float  # tokens per step
-    single: Speculation
-    single_rate: float
+    rival: Speculation
+    rival_rate: float
     difference: Estimate
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with the single tree's nodes."""
-        return asdict(self) | {"single_nodes": self.single.max_nodes, "merged_max_nodes": self.merged.max_nodes}
+        """All of it, with the most nodes of both."""
+        return asdict(self) | {"rival_max_nodes": self.rival.max_nodes, "merged_max_nodes": self.merged.max_nodes}
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,13 @@ def compare_held_out(
     networks: Mapping[str, nn.Module],
     merged: Sequence[str],
     continuations: Continuations,
+    others: Sequence[str] = (),
     expansions: Sequence[Expansion] = MERGED_EXPANSIONS,
 ) -> HeldOutResults:
-    """Compare the drafts ``merged`` with each single one of ``networks``, all of which may be the best."""
+    """Compare the drafts ``merged`` with the single ones of ``networks``, any of which may be the best.
+
+    ``others`` are drafts that, merged, are one rival more.
+    """
     ranks_RT = {name: token_ranks(network, continuations) for name, network in networks.items()}
     texts = {part: target_text(ranks_RT, continuations, before_loop=cut) for part, cut in PARTS.items()}
     top_k = {part: _agreement(text, list(networks)) for part, text in texts.items()}
@@ -76,22 +79,27 @@ def compare_held_out(
         speculation = Speculation(tuple(merged), expansion)
         nodes = mean_merged_nodes(networks, continuations, texts["whole"], speculation)
         for part, text in texts.items():
-            comparisons += _compare(part, text, speculation, nodes, list(networks))
+            rivals = best_singles(text, speculation, nodes, list(networks))
+            if others:
+                rivals["other drafts"] = Speculation(tuple(others), expansion)
+            comparisons += [_compare(part, text, rule, speculation, nodes, rival) for rule, rival in rivals.items()]
     return HeldOutResults(len(continuations), top_k, comparisons)
 
 
 def _compare(
-    part: str, text: TargetText, merged: Speculation, merged_nodes: float, singles: Sequence[str]
-) -> list[Comparison]:
-    counts_R2 = merged.counts(text)
-    comparisons = []
-    for rule, expansions in single_trees(merged, merged_nodes).items():
-        single = best_single(text, singles, expansions)
-        single_R2 = single.counts(text)
-        difference = rate_difference(counts_R2, single_R2)
-        row = Comparison(part, rule, merged, merged_nodes, rate(counts_R2), single, rate(single_R2), difference)
-        comparisons.append(row)
-    return comparisons
+    part: str, text: TargetText, rule: str, merged: Speculation, merged_nodes: float, rival: Speculation
+) -> Comparison:
+    merged_R2, rival_R2 = merged.counts(text), rival.counts(text)
+    difference = rate_difference(merged_R2, rival_R2)
+    return Comparison(part, rule, merged, merged_nodes, rate(merged_R2), rival, rate(rival_R2), difference)
+
+
+def best_singles(
+    text: TargetText, merged: Speculation, merged_nodes: float, drafts: Sequence[str]
+) -> dict[str, Speculation]:
+    """Rule -> the best single draft and tree that it allows."""
+    trees = single_trees(merged, merged_nodes)
+    return {rule: best_single(text, drafts, expansions) for rule, expansions in trees.items()}
 
 
 def single_trees(merged: Speculation, merged_nodes: float) -> dict[str, list[Expansion]]:
@@ -128,7 +136,7 @@ def agreement_table(results: HeldOutResults) -> str:
 def comparison_table(results: HeldOutResults) -> str:
     """Markdown: verified tokens per step, accepted tokens and the target's own one."""
     lines = [
-        "| text | merged | nodes: mean (max) | rate | single tree | best single | nodes | rate | difference [95 %] |",
+        "| text | merged | nodes: mean (max) | rate | against | drafts | nodes (max) | rate | difference [95 %] |",
         "|---" * 9 + "|",
     ]
     for row in results.comparisons:
@@ -136,8 +144,8 @@ def comparison_table(results: HeldOutResults) -> str:
         lines.append(
             f"| {row.part} | {len(row.merged.drafts)} x {shape(row.merged.expansion)} "
             f"| {row.merged_nodes:.1f} ({row.merged.max_nodes}) | {row.merged_rate:.2f} "
-            f"| {row.rule} | {row.single.drafts[0]} {shape(row.single.expansion)} | {num_nodes(row.single.expansion)} "
-            f"| {row.single_rate:.2f} | {d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}] |"
+            f"| {row.rule} | {' + '.join(row.rival.drafts)} {shape(row.rival.expansion)} | {row.rival.max_nodes} "
+            f"| {row.rival_rate:.2f} | {d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}] |"
         )
     return "\n".join(lines)
 
