@@ -28,12 +28,12 @@ from treespec.log import say
 from treespec.metrics.environment import describe_environment
 from treespec.model.tokenizer import TextTokenizer
 from treespec.serving.prompts import read_prompt_file
-from treespec.tuning.boost import end_of_text_ids, load_network
-from treespec.tuning.boost_card import held_out_section
-from treespec.tuning.boost_report import HeldOutResults, compare_held_out
-from treespec.tuning.boost_samples import continue_prompts
-from treespec.tuning.boost_settings import require_matching_models
-from treespec.tuning.boost_text import given_prompts
+from treespec.tuning.boost.card import held_out_section
+from treespec.tuning.boost.loop import end_of_text_ids, load_network
+from treespec.tuning.boost.report import HeldOutResults, compare_held_out
+from treespec.tuning.boost.samples import continue_prompts
+from treespec.tuning.boost.settings import require_matching_models
+from treespec.tuning.boost.text import given_prompts
 
 
 def main() -> int:

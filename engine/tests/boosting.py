@@ -10,8 +10,8 @@ from torch import nn
 from engine.tests.checkpoints import VARIANTS, perturbed, write_checkpoint
 from engine.tests.conftest import TinyModels
 from engine.tests.decoding import ragged_prompts
-from treespec.tuning.boost import load_network
-from treespec.tuning.boost_samples import Continuations, continue_prompts
+from treespec.tuning.boost.loop import load_network
+from treespec.tuning.boost.samples import Continuations, continue_prompts
 
 NUM_TOKENS = 24
 

@@ -23,12 +23,12 @@ from treespec.config import ModelRef
 from treespec.errors import CheckpointError, ConfigError, InputFileError, OutputError, PromptError
 from treespec.model.loader import open_model, require_same_vocabulary
 from treespec.model.tokenizer import TextTokenizer
-from treespec.tuning import boost
-from treespec.tuning.boost import BoostTuning, load_network
-from treespec.tuning.boost_samples import matched_samples, real_samples
-from treespec.tuning.boost_settings import BoostSettings, require_matching_models
-from treespec.tuning.boost_text import given_prompts, library_corpus, read_corpus, require_unseen, window_prompts
-from treespec.tuning.boost_training import kept_loss
+from treespec.tuning.boost import loop
+from treespec.tuning.boost.loop import BoostTuning, load_network
+from treespec.tuning.boost.samples import matched_samples, real_samples
+from treespec.tuning.boost.settings import BoostSettings, require_matching_models
+from treespec.tuning.boost.text import given_prompts, library_corpus, read_corpus, require_unseen, window_prompts
+from treespec.tuning.boost.training import kept_loss
 from treespec.tuning.corpus import standard_library_sources
 
 
@@ -96,13 +96,13 @@ def test_training_brings_the_draft_nearer_to_the_target(finished: BoostTuning, t
 def test_only_kept_samples_are_trained_on(settings: BoostSettings, tmp_path: Path, monkeypatch: Any) -> None:
     """The tokens whose loss is taken are those of samples that no earlier draft matches."""
     kept: list[np.ndarray] = []
-    original = boost.fine_tune
+    original = loop.fine_tune
 
     def spy(draft: Any, target: Any, samples: Any, kept_RS: np.ndarray, *rest: Any) -> Any:
         kept.append(kept_RS)
         return original(draft, target, samples, kept_RS, *rest)
 
-    monkeypatch.setattr(boost, "fine_tune", spy)
+    monkeypatch.setattr(loop, "fine_tune", spy)
     tuning = BoostTuning(replace(settings, num_steps=2), TRAINING_PROMPTS, tmp_path, silent)
     tuning.run()
     samples = tuning.continuations(TRAINING_PROMPTS)

@@ -16,10 +16,10 @@ from torch import nn
 
 from engine.tests.boosting import NUM_TOKENS, boost_networks, endless_texts, silent
 from engine.tests.conftest import TinyModels
-from treespec.tuning import boost_samples, boost_training
-from treespec.tuning.boost_samples import Continuations, continue_prompts, matched_samples, real_samples
-from treespec.tuning.boost_settings import BoostSettings
-from treespec.tuning.boost_training import fine_tune, kept_loss
+from treespec.tuning.boost import samples, training
+from treespec.tuning.boost.samples import Continuations, continue_prompts, matched_samples, real_samples
+from treespec.tuning.boost.settings import BoostSettings
+from treespec.tuning.boost.training import fine_tune, kept_loss
 
 EOS = 2
 
@@ -76,7 +76,7 @@ class FakeTarget(nn.Module):
 
 
 def test_a_killed_generation_goes_on_with_the_missing_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boost_samples, "GENERATED_TOGETHER", 2)
+    monkeypatch.setattr(samples, "GENERATED_TOGETHER", 2)
     target, prompts = FakeTarget([[5, 6], [7, 8]]), [[3], [4, 4], [5], [6], [7, 7]]
 
     def make() -> Continuations:
@@ -151,7 +151,7 @@ def test_every_row_with_kept_tokens_is_trained_on_equally_often(
         assert (kept_RT[:, :12] == kept_RS[:, :1]).all() and (kept_RT[:, 12:20] == kept_RS[:, 1:]).all()
         return kept_loss(draft, target, samples, rows, kept_RT)
 
-    monkeypatch.setattr(boost_training, "kept_loss", spy)
+    monkeypatch.setattr(training, "kept_loss", spy)
     fine_tune(copy.deepcopy(networks["draft"]), None, ended, kept_RS, settings, 1, silent)
     assert trained.sum() == 36 and (trained[~kept_RS.any(axis=1)] == 0).all()
     assert np.ptp(trained[kept_RS.any(axis=1)]) <= 1

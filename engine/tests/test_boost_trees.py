@@ -17,7 +17,7 @@ from engine.tests.boosting import NUM_TOKENS, boost_networks, endless_texts
 from engine.tests.conftest import TinyModels
 from engine.tests.properties import examples
 from treespec.tree import TokenTree, TreeBuilder
-from treespec.tuning.boost_evaluate import (
+from treespec.tuning.boost.evaluate import (
     Speculation,
     TargetText,
     best_single,
@@ -30,8 +30,8 @@ from treespec.tuning.boost_evaluate import (
     rate_difference,
     target_text,
 )
-from treespec.tuning.boost_report import compare_held_out, comparison_table
-from treespec.tuning.boost_samples import Continuations, token_ranks
+from treespec.tuning.boost.report import compare_held_out, comparison_table
+from treespec.tuning.boost.samples import Continuations, token_ranks
 from treespec.tuning.evaluate import tokens_per_step
 
 

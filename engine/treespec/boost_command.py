@@ -67,10 +67,10 @@ def _boost(args: argparse.Namespace) -> int:
 
     from treespec.metrics.environment import describe_environment
     from treespec.model.tokenizer import TextTokenizer
-    from treespec.tuning.boost import BoostTuning
-    from treespec.tuning.boost_card import held_out_section
-    from treespec.tuning.boost_settings import BoostSettings, require_matching_models
-    from treespec.tuning.boost_text import given_prompts, require_unseen
+    from treespec.tuning.boost.card import held_out_section
+    from treespec.tuning.boost.loop import BoostTuning
+    from treespec.tuning.boost.settings import BoostSettings, require_matching_models
+    from treespec.tuning.boost.text import given_prompts, require_unseen
 
     settings = BoostSettings(
         target=args.target,
@@ -109,7 +109,7 @@ def _boost(args: argparse.Namespace) -> int:
 
 
 def _training_prompts(args: argparse.Namespace, tokenizer: TextTokenizer) -> list[list[int]]:
-    from treespec.tuning.boost_text import given_prompts, library_corpus, read_corpus, window_prompts
+    from treespec.tuning.boost.text import given_prompts, library_corpus, read_corpus, window_prompts
 
     if args.prompts:
         return given_prompts(_texts(args.prompts), tokenizer, args.prompt_tokens)

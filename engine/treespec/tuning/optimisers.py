@@ -28,6 +28,7 @@ class MasterWeights:
         pairs = list(zip(master.parameters(), self.working.parameters(), strict=True))
         self._pairs = pairs
         embeddings = {id(module.weight) for module in master.modules() if isinstance(module, nn.Embedding)}
+        embeddings |= {id(p) for name, p in master.named_parameters() if name == "lm_head.weight"}  # an untied head
         matrices = [p for p, _ in pairs if p.ndim == 2 and id(p) not in embeddings]
         tables = [p for p, _ in pairs if id(p) in embeddings]
         vectors = [p for p, _ in pairs if p.ndim < 2]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from treespec.tuning.boost_evaluate import (
+from treespec.tuning.boost.evaluate import (
     Estimate,
     Expansion,
     Speculation,
@@ -21,7 +21,7 @@ from treespec.tuning.boost_evaluate import (
     rate_difference,
     target_text,
 )
-from treespec.tuning.boost_samples import Continuations, token_ranks
+from treespec.tuning.boost.samples import Continuations, token_ranks
 
 PARTS = {"whole": False, "before loop": True}  # part of the text: only up to its first repeated 8-gram?
 MERGED_EXPANSIONS: tuple[Expansion, ...] = ((1,) * 4, (1,) * 8, (2, 1, 1, 1))

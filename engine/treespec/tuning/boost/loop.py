@@ -21,11 +21,11 @@ from torch import nn
 
 from treespec.errors import CheckpointError, ConfigError, OutputError
 from treespec.files import write_atomically
-from treespec.tuning.boost_card import draft_card, run_card
-from treespec.tuning.boost_report import HeldOutResults, compare_held_out
-from treespec.tuning.boost_samples import Continuations, continue_prompts, matched_samples, real_samples
-from treespec.tuning.boost_settings import BoostSettings, digest
-from treespec.tuning.boost_training import fine_tune
+from treespec.tuning.boost.card import draft_card, run_card
+from treespec.tuning.boost.report import HeldOutResults, compare_held_out
+from treespec.tuning.boost.samples import Continuations, continue_prompts, matched_samples, real_samples
+from treespec.tuning.boost.settings import BoostSettings, digest
+from treespec.tuning.boost.training import fine_tune
 from treespec.tuning.phases import Log, PhaseLog
 from treespec.tuning.publish import write_checksums
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from treespec.errors import OutputError
 from treespec.files import write_atomically
-from treespec.tuning.boost_settings import digest
+from treespec.tuning.boost.settings import digest
 from treespec.tuning.phases import Log, greedy_continuations
 
 GENERATED_TOGETHER, RANKED_TOGETHER = 128, 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from treespec.tuning.boost_report import HeldOutResults, agreement_table, comparison_table
-from treespec.tuning.boost_settings import BoostSettings
+from treespec.tuning.boost.report import HeldOutResults, agreement_table, comparison_table
+from treespec.tuning.boost.settings import BoostSettings
 
 _METHOD = """Boost-tuning (SpecInfer, section 3): the target continues the training prompts greedily; draft 1 is
 fine-tuned on its text; the samples whose first {match} tokens draft 1 then continues as the target does are dropped;

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from treespec.tuning.boost_samples import Continuations, continuation_logits
-from treespec.tuning.boost_settings import BoostSettings
+from treespec.tuning.boost.samples import Continuations, continuation_logits
+from treespec.tuning.boost.settings import BoostSettings
 from treespec.tuning.optimisers import MUON_RATE, MasterWeights
 from treespec.tuning.phases import LOG_EVERY, Log, PhaseLog
 from treespec.tuning.recipes import Phase

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from treespec.tuning.boost_samples import Continuations
+from treespec.tuning.boost.samples import Continuations
 from treespec.tuning.evaluate import tokens_before_loop
 
 BOOTSTRAP_DRAWS = 2000
