@@ -17,7 +17,7 @@ from treespec.draft.policy import ALONE, MAX_WIDTH, MEMORY, Schedule
 from treespec.metrics.acceptance import RankAcceptance, StepOutcome
 from treespec.metrics.cost import CostModel
 from treespec.tree import Topology
-from treespec.tree.search import NestedTopologies, best_topologies
+from treespec.tree.search import best_topologies
 
 MARGIN = 0.05  # predicted gain from which speculation is switched on; it goes off when there is none
 STEADY_STEPS = 8  # the last ones of the chosen way, whose times are remembered
@@ -52,20 +52,14 @@ class Candidates:
         self._tokens = np.concatenate([nested.expected_tokens[1:] for nested in self._nested])
         self._num_nodes = np.concatenate([np.arange(2, len(nested) + 1) for nested in self._nested])
         self._level_rows = np.concatenate([_widened(nested.level_rows[1:], max_depth) for nested in self._nested])
+        self._depths = np.repeat(np.arange(max_depth), [len(nested) - 1 for nested in self._nested])
 
     def best(self, cost: CostModel, batch_size: int) -> Choice:
         """The speculating tree of most expected tokens over expected time."""
         ms = cost.step_ms(batch_size, self._num_nodes, self._level_rows)
         index = int(np.argmax(self._tokens / ms))
-        topology = self._trees_of(index).topology(int(self._num_nodes[index]))
+        topology = self._nested[self._depths[index]].topology(int(self._num_nodes[index]))
         return Choice(topology, float(ms[index]), float(self._tokens[index]))
-
-    def _trees_of(self, index: int) -> NestedTopologies:
-        for nested in self._nested:
-            if index < len(nested) - 1:
-                return nested
-            index -= len(nested) - 1
-        raise AssertionError("an index beyond the candidates")
 
 
 class StepTimes:
@@ -109,10 +103,11 @@ class StepTimes:
         self._steady.append(measured_ms / choice.model_ms)
 
     def compare(self, choice: Choice, measured_ms: float) -> None:
-        """The last step of a detour ended."""
+        """The last step of a detour ended. What the next is compared with comes after this one."""
         if choice.speculates is not self._steady_speculates:
             ratio = measured_ms / choice.model_ms / median(self._steady)
             self._drags.append(ratio if choice.speculates else 1 / ratio)
+        self._steady.clear()
 
 
 @dataclass(frozen=True)
@@ -183,9 +178,9 @@ class AutoPolicy:
             if self._detour_steps_left == 0:
                 self._times.compare(choice, elapsed_ms)
         else:
+            self._times.add(choice, elapsed_ms)
             self._credit_ms = min(self._credit_ms + DETOUR_SHARE * elapsed_ms, self._detour_ms(plan))
             self._acceptance.update(outcomes)
-            self._times.add(choice, elapsed_ms)
         self._step = None
 
     def _plan(self, batch_size: int) -> _Plan:

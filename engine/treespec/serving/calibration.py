@@ -16,7 +16,7 @@ from treespec.metrics.cost import CostModel, TimeCurve
 from treespec.runner import ForwardRow, ModelRunner
 
 SECONDS = 2.0  # of target passes; the drafts' take a quarter of that
-LONGEST_PASS = 0.1  # of the seconds; the curve ends with the first pass that takes longer
+LONGEST_PASS = 0.05  # of the seconds; the curve ends with the first pass that takes longer
 MIN_ROUNDS = 5
 CONTEXT = 64  # cached tokens per request; fewer where the cache is smaller
 CHILDREN = 4  # chosen per node of a draft's level
