@@ -175,7 +175,7 @@ def test_embedded_pair_is_the_default(
         (("--temperature", "0"), ["nothing is drawn", "allowed: above 0"]),
         (("--top-k", "-2"), ["top_k", "-2"]),
         (("--prompts", "gone.json"), ["gone.json"]),
-        (("--output", "gone/audit.json"), ["folder of an output file does not exist", "gone"]),
+        (("--output", "gone/audit.json"), ["output cannot be written", "gone", "an existing folder"]),
         (("--plugin", "gone.py"), ["plugin cannot be read", "gone.py"]),
         (("--target", "gone"), ["gone"]),
         (("--dtype", "float16"), ["float32 or bfloat16"]),

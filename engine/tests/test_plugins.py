@@ -71,6 +71,10 @@ def test_a_verifier_of_ones_own_judges(gqa: Pair, tmp_path: Path) -> None:
         ("x = 1", "plugin offers nothing"),
         ("import nowhere_to_be_found", "ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
         ("VERIFIERS = {'greedy': 1}", "verifier 'greedy' is there already"),
+        ("DRAFTERS = [1]", "received: list"),
+        ("class Mine: pass\nDRAFTERS = {'mine': Mine}", "plugin drafter 'mine' does not say what contracts it has"),
+        ("class Mine: contracts = 'iid'\nDRAFTERS = {'mine': Mine}", "received: 'iid'"),
+        ("raise SystemExit(0)", "plugin fails when loaded"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, code: str | None, told: str) -> None:
@@ -80,3 +84,39 @@ def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, code: str | Non
     with pytest.raises(ConfigError, match=re.escape(told)) as refused:
         load_methods([path])
     assert str(path) in str(refused.value)
+
+
+WRONG_TREES = {
+    "another root": ("TokenTree.chain([5, 6])", "roots its tree in another token"),
+    "too many nodes": ("TokenTree.chain([last] * 9)", "proposes too many nodes"),
+    "too deep": ("TokenTree.chain([last] * (depth + 2))", "too"),
+    "no token": ("TokenTree.chain([last] + [10**6] * min(depth, 1))", "proposes what is no token"),
+    "a failure": ("1 / 0", "ZeroDivisionError"),
+    "no tree": ("None", "something else than trees"),
+}
+WRONG = """
+from treespec.tree import Contract, Proposals, TokenTree
+
+class Wrong:
+    contracts = frozenset({{Contract.DETERMINISTIC}})
+    def __init__(self, context): pass
+    def propose(self, requests, max_depths):
+        return [self.tree(request.last_token_id, depth) for request, depth in zip(requests, max_depths)]
+    def tree(self, last, depth):
+        tree = {tree}
+        return tree if tree is None else Proposals.deterministic(tree)
+    def observe(self, requests, accepted): pass
+    def forget(self, request): pass
+
+DRAFTERS = {{"wrong": Wrong}}
+"""
+
+
+@pytest.mark.parametrize(("tree", "told"), WRONG_TREES.values(), ids=WRONG_TREES)
+def test_proposals_that_would_change_the_output_are_refused(gqa: Pair, tmp_path: Path, tree: str, told: str) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(WRONG.format(tree=tree), encoding="utf-8")
+    drafters = [{"kind": "plugin", "name": "wrong", "max_nodes": 4}]
+    bench = Bench.of(gqa, [scenario("wrong", drafters)], plugins=[str(path)])
+    with pytest.raises(ConfigError, match=f"plugin drafter 'wrong' .*{told}"):
+        bench.serve("wrong", gqa.prompts)

@@ -9,9 +9,13 @@ for completion in llm.generate(["def read_lines(path):"], SamplingParams(max_new
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+# Threads that spin between operations bring a shared machine to a halt; torch reads this once, when first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from treespec.config import Sampling, Scenario, validate_run_config
 from treespec.errors import ConfigError, PromptError
@@ -119,6 +123,10 @@ class LanguageModel:
         ]
         token_ids = encode_prompts(prompts, self._loaded.target.tokenizer, "the prompts of this call")
         for index, (ids, item) in enumerate(zip(token_ids, each, strict=True)):
+            if item.max_new_tokens < 1:
+                raise PromptError(
+                    "no token is asked for", where=f"prompt {index}", received=item.max_new_tokens, allowed="at least 1"
+                )
             if len(ids) >= item.max_sequence_length:
                 raise PromptError(
                     "a prompt leaves no room for a token",

@@ -54,8 +54,8 @@ def _positive(text: str) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from treespec.audit.report import all_hold, audit_table, write_audit_json
 
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise ConfigError("the folder of an output file does not exist", where=str(args.output))
+    if args.output is not None and (args.output.is_dir() or not args.output.absolute().parent.is_dir()):
+        raise ConfigError("output cannot be written", where=str(args.output), allowed="a file in an existing folder")
     rows = []
     for row in _rows(args):
         rows.append(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,7 +25,6 @@ from treespec.model.tokenizer import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.plugins import load_methods
 from treespec.serving.prompts import encode_prompts
-from treespec.serving.speculation import drafter_of
 
 DEFAULT_SAMPLING = Sampling(temperature=0.8, top_k=4)  # few enough tokens that pairs of them come often
 SAMPLED_PROMPT = 3  # tokens of a prompt that is served thousands of times
@@ -107,7 +106,7 @@ class AuditedPair:
 
     def _proposals_fit(self, scenario: Scenario, prompt: Sequence[int]) -> Fit:
         loaded = self.loaded
-        drafter = drafter_of(scenario, loaded.methods, loaded.draft_runners, partial(loaded.shapes.rule, scenario))
+        drafter = loaded.drafter(scenario)
         requests = [loaded.request(scenario, request_id, prompt) for request_id in range(self.num_samples)]
         return proposals_fit(drafter, requests, scenario.max_new_tokens, scenario.max_requests_per_batch)
 

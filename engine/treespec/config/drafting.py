@@ -91,7 +91,7 @@ class SuffixDrafting(StrictModel):
     kind: Literal["suffix"]
     num_nodes: PositiveInt = Field(16, description="most nodes of a tree, root not counted")
     max_match: PositiveInt = Field(16, description="longest suffix of the context that is looked up")
-    alpha: float = Field(2.0, gt=0, description="depth of the tree over the length of the match")
+    alpha: float = Field(2.0, gt=0, allow_inf_nan=False, description="depth of the tree over the length of the match")
 
     is_chain: ClassVar[bool] = False
     draft_models: ClassVar[tuple[int, ...]] = ()

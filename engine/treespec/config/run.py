@@ -227,6 +227,8 @@ def describe_validation_error(error: ValidationError) -> str:
             continue
         place = ".".join(str(part) for part in item["loc"]) or "(top level)"
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "union_tag_not_found":
+            message = "kind is missing; allowed: 'ssm', 'ngram', 'suffix', 'plugin'"
         received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
         lines.append(f"{place}: {message}{received}")
     return "; ".join(lines)

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from treespec.config import Placement, Scenario
+from treespec.draft.protocol import Drafter
 from treespec.errors import CapacityError, ConfigError
 from treespec.kvcache.pool import KVCachePool
 from treespec.model.decoder import Decoder
@@ -54,12 +55,17 @@ class LoadedPlacement:
         """A fresh engine for one pass; the caches are reused."""
         return Engine(
             self.target_runner,
-            drafter_of(scenario, self.methods, self.draft_runners, partial(self.shapes.rule, scenario)),
+            self.drafter(scenario),
             verifier_of(scenario, self.methods),
             Scheduler(scenario.max_requests_per_batch, scenario.max_tokens_per_batch),
             self.target.tokenizer.decode,
             on_verified,
         )
+
+    def drafter(self, scenario: Scenario) -> Drafter:
+        """A fresh drafter."""
+        shape = partial(self.shapes.rule, scenario)
+        return drafter_of(scenario, self.methods, self.draft_runners, shape, self.target.decoder.spec.vocab_size)
 
     def request(self, scenario: Scenario, request_id: int, prompt_token_ids: Sequence[int]) -> Request:
         """A request with this placement's limits and the scenario's stopping rule."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
-from treespec.draft.protocol import DrafterFactory
-from treespec.errors import ConfigError
+from treespec.draft.protocol import Drafter, DrafterFactory
+from treespec.errors import ConfigError, TreespecError
 from treespec.registry import Registry
+from treespec.request import Request
+from treespec.tree import Contract, Proposals
 from treespec.verify import Verifier, verifiers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,90 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's own file does wrong
+    except (Exception, SystemExit) as error:  # whatever the user's own file does wrong
         told = f"{type(error).__name__}: {error}"
         raise ConfigError("plugin fails when loaded", where=str(path), received=told) from error
     return module
 
 
-def _add(registry: Registry[Any], items: Mapping[str, Any], path: Path) -> None:
+def _add(registry: Registry[Any], items: object, path: Path) -> None:
+    if not isinstance(items, Mapping):
+        raise ConfigError(
+            f"a plugin's table of {registry.kind}s is no table",
+            where=str(path),
+            received=type(items).__name__,
+            allowed="a dict of names",
+        )
     for name, item in items.items():
         if name in registry:
             raise ConfigError(
                 f"{registry.kind} {name!r} is there already", where=str(path), allowed="a name of its own"
             )
-        registry.register(name)(item)
+        contracts = getattr(item, "contracts", None)
+        if not isinstance(contracts, Set) or not contracts or not all(isinstance(c, Contract) for c in contracts):
+            raise ConfigError(
+                f"{registry.kind} {name!r} does not say what contracts it has",
+                where=str(path),
+                received=repr(contracts),
+                allowed="an attribute contracts, a frozenset of treespec.tree.Contract",
+            )
+        registry.register(name)(_declared(item))
+
+
+def _declared(item: Any) -> Any:
+    """What a verifier leaves unsaid: it judges trees, at any temperature."""
+    for name in ("chains_only", "greedy_only"):
+        if not hasattr(item, name) and hasattr(item, "verify"):
+            setattr(item, name, False)
+    return item
+
+
+class CheckedDrafter:
+    """A drafter of a third party, whose every proposal is checked: a wrong root or token would change the output."""
+
+    def __init__(self, name: str, make: Callable[[], Drafter], max_nodes: int, vocab_size: int) -> None:
+        self._name = name
+        self._max_nodes = max_nodes
+        self._vocab_size = vocab_size
+        self._drafter = self._call(make)
+
+    def propose(self, requests: Sequence[Request], max_depths: Sequence[int]) -> list[Proposals]:
+        proposals = self._call(self._drafter.propose, requests, max_depths)
+        if not isinstance(proposals, list) or len(proposals) != len(requests):
+            raise self._wrong("does not propose a tree for every request", proposals, f"a list of {len(requests)}")
+        for request, item, max_depth in zip(requests, proposals, max_depths, strict=True):
+            self._check(request, item, max_depth)
+        return proposals
+
+    def observe(self, requests: Sequence[Request], accepted: Sequence[Sequence[int]]) -> None:
+        self._call(self._drafter.observe, requests, accepted)
+
+    def forget(self, request: Request) -> None:
+        self._call(self._drafter.forget, request)
+
+    def _check(self, request: Request, item: object, max_depth: int) -> None:
+        if not isinstance(item, Proposals):
+            raise self._wrong("proposes something else than trees", type(item).__name__, "treespec.tree.Proposals")
+        tree = item.tree
+        if tree.token_ids[0] != request.last_token_id:
+            raise self._wrong(
+                "roots its tree in another token", tree.token_ids[0], f"the last, {request.last_token_id}"
+            )
+        if len(tree) - 1 > self._max_nodes:
+            raise self._wrong("proposes too many nodes", len(tree) - 1, f"max_nodes = {self._max_nodes}")
+        if tree.depths.max() > max_depth:
+            raise self._wrong("proposes too deep a tree", tree.depths.max(), f"the depth asked for, {max_depth}")
+        if tree.token_ids.min() < 0 or tree.token_ids.max() >= self._vocab_size:
+            outside = [token for token in tree.token_ids.tolist() if not 0 <= token < self._vocab_size]
+            raise self._wrong("proposes what is no token", outside[0], f"0 to {self._vocab_size - 1}")
+
+    def _call(self, method: Callable[..., T], *arguments: object) -> T:
+        try:
+            return method(*arguments)
+        except TreespecError:
+            raise
+        except Exception as error:  # whatever the user's own code does wrong
+            raise self._wrong("fails", f"{type(error).__name__}: {error}", "see its own code and options") from error
+
+    def _wrong(self, what: str, received: object, allowed: str) -> ConfigError:
+        return ConfigError(f"plugin drafter {self._name!r} {what}", received=received, allowed=allowed)

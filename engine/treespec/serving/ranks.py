@@ -37,11 +37,12 @@ def launch_local_ranks(num_ranks: int, arguments: Sequence[str]) -> int:
         [*command, "-m", "treespec", *arguments],
         env=environment,
         preexec_fn=end_with_parent,  # noqa: PLW1509
+        start_new_session=True,  # an interrupt is for this process, which then ends the ranks without their last words
     ) as ranks:
         try:
             return ranks.wait()
         except BaseException:
-            ranks.terminate()
+            ranks.kill()
             raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from treespec.config import (
     Drafting,
@@ -20,7 +21,7 @@ from treespec.draft.selection import SELECTIONS
 from treespec.draft.ssm import SsmDrafter
 from treespec.draft.suffix import SuffixDrafter
 from treespec.runner import ModelRunner
-from treespec.serving.plugins import Methods
+from treespec.serving.plugins import CheckedDrafter, Methods
 from treespec.tree import Contract
 from treespec.verify import Verifier, require_lossless
 
@@ -45,10 +46,12 @@ def verifier_of(scenario: Scenario, methods: Methods) -> Verifier:
     return verifier
 
 
-def drafter_of(scenario: Scenario, methods: Methods, runners: Mapping[int, ModelRunner], shape: ShapeRule) -> Drafter:
+def drafter_of(
+    scenario: Scenario, methods: Methods, runners: Mapping[int, ModelRunner], shape: ShapeRule, vocab_size: int
+) -> Drafter:
     """The scenario's drafter, fresh: a portfolio where there are several, none at all in incremental decoding."""
     drafters = [
-        _drafter(drafting, source, methods, [runners[model] for model in drafting.draft_models], shape)
+        _drafter(drafting, source, methods, [runners[model] for model in drafting.draft_models], shape, vocab_size)
         for source, drafting in enumerate(scenario.drafting)
     ]
     if len(drafters) > 1:
@@ -57,7 +60,12 @@ def drafter_of(scenario: Scenario, methods: Methods, runners: Mapping[int, Model
 
 
 def _drafter(
-    drafting: Drafting, source: int, methods: Methods, runners: Sequence[ModelRunner], shape: ShapeRule
+    drafting: Drafting,
+    source: int,
+    methods: Methods,
+    runners: Sequence[ModelRunner],
+    shape: ShapeRule,
+    vocab_size: int,
 ) -> Drafter:
     match drafting:
         case SsmDrafting():
@@ -68,7 +76,8 @@ def _drafter(
             return SuffixDrafter(drafting.num_nodes, drafting.max_match, drafting.alpha)
         case PluginDrafting():
             factory = methods.drafters.get(drafting.name)
-            return factory(DrafterContext(drafting.options, drafting.max_nodes, runners, source))
+            context = DrafterContext(drafting.options, drafting.max_nodes, runners, source)
+            return CheckedDrafter(drafting.name, partial(factory, context), drafting.max_nodes, vocab_size)
 
 
 def _contracts(drafting: Drafting, methods: Methods, where: str) -> frozenset[Contract]:
