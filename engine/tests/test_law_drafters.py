@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +110,12 @@ def test_counts_by_depth_and_rank_agree_with_the_steps(bench: Bench, gqa: Pair) 
     parts = served.totals.time_us
     assert set(parts) == {"draft", "build", "forward", "verify", "commit", "other"}
     assert sum(parts.values()) == served.totals.wall_us
+
+
+def test_draft_models_of_two_families_share_one_tree(embedded_dir: Path, embedded: Pair) -> None:
+    drafts = [embedded_dir / "draft", embedded_dir.parent / "opt" / "draft"]
+    bench = Bench(embedded.target_folder, drafts, [scenario("both", "two-models"), scenario("first", "tree")])
+    both, first = (bench.serve(name, embedded.prompts) for name in ("both", "first"))
+    assert [request.output_token_ids for request in both.requests] == embedded.expected(20)
+    proposed = [sum(profile.num_draft_tokens for profile in served.profiles) for served in (both, first)]
+    assert proposed[0] > proposed[1], "the second family added nothing"
