@@ -19,6 +19,7 @@ TORCH_FREE = (
     "treespec.draft.ngram",
     "treespec.draft.suffix",
     "treespec.kvcache.allocator",
+    "treespec.metrics.cost",
     "treespec.metrics.counts",
     "treespec.registry",
     "treespec.request",
