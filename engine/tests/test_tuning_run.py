@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 import download_models
 from engine.tests.decoding import WIDE_TREE, Serving, load, serve
-from treespec.model.loader import require_same_vocabulary
+from treespec.config import ModelRef
+from treespec.model.loader import open_model, require_same_vocabulary
 from treespec.serving.prompts import read_prompt_file
 from treespec.tuning import embedded as training
 from treespec.tuning import prompt_sets
@@ -79,7 +80,7 @@ def assert_pair_serves(folder: Path, prompts_dir: Path) -> None:
     incremental = serve(target, None, prompts, Serving())
     for role in ("draft", "draft-undistilled"):
         draft = load(folder / role)
-        require_same_vocabulary(target, draft)
+        require_same_vocabulary(*(open_model(ModelRef(path=folder / name)) for name in ("target", role)))
         assert serve(target, draft, prompts, Serving(WIDE_TREE)).token_ids == incremental.token_ids
     report = json.loads((folder / "report.json").read_text())
     assert set(report["held_out_loss"]) == {"target", "draft", "draft_undistilled"}
