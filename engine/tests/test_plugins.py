@@ -10,34 +10,24 @@ import pytest
 
 from engine.tests.decoding import Pair
 from engine.tests.scenarios import TREE, Bench
+from treespec.audit.certificate import certify, default_cases
 from treespec.errors import ConfigError
 from treespec.serving.plugins import load_methods
 
 ADDING = Path(__file__).parents[2] / "docs" / "adding.md"
 REPEAT = {"kind": "plugin", "name": "repeat", "max_nodes": 4, "options": {"num_tokens": 3}}
-SECOND_BEST = """
-from treespec.verify import GreedyVerifier, VerifyResult
 
 
-class OnlyTheRoot(GreedyVerifier):
-    def verify(self, proposals, target, draws):
-        choices, start, results = target.likeliest(), 0, []
-        for item in proposals:
-            results.append(VerifyResult((), choices[start]))
-            start += len(item.tree)
-        return results
-
-
-VERIFIERS = {"only_the_root": OnlyTheRoot()}
-"""
+def documented(place: int, path: Path) -> Path:
+    """The Python example at a place in the document, as a file."""
+    examples = re.findall(r"```python\n(.*?)```", ADDING.read_text(encoding="utf-8"), re.DOTALL)
+    path.write_text(examples[place], encoding="utf-8")
+    return path
 
 
 @pytest.fixture
 def repeat(tmp_path: Path) -> Path:
-    (code,) = re.findall(r"```python\n(.*?)```", ADDING.read_text(encoding="utf-8"), re.DOTALL)
-    path = tmp_path / "repeat.py"
-    path.write_text(code, encoding="utf-8")
-    return path
+    return documented(0, tmp_path / "repeat.py")
 
 
 def scenario(name: str, drafters: list[dict[str, Any]], **settings: Any) -> dict[str, Any]:
@@ -55,13 +45,14 @@ def test_the_documented_drafter_is_lossless_alone_and_in_a_portfolio(gqa: Pair, 
     assert counts > 0, "it proposed nothing"
 
 
-def test_a_verifier_of_ones_own_judges(gqa: Pair, tmp_path: Path) -> None:
-    path = tmp_path / "mine.py"
-    path.write_text(SECOND_BEST, encoding="utf-8")
-    bench = Bench.of(gqa, [scenario("mine", [TREE], verifier="only_the_root")], plugins=[str(path)])
+def test_the_documented_verifier_judges_and_is_certified(gqa: Pair, tmp_path: Path) -> None:
+    path = documented(1, tmp_path / "patient.py")
+    bench = Bench.of(gqa, [scenario("mine", [TREE], verifier="patient")], plugins=[str(path)])
     served = bench.serve("mine", gqa.prompts)
     assert [request.output_token_ids for request in served.requests] == gqa.expected(16)
     assert {accepted for profile in served.profiles for accepted in profile.accepted_per_step} == {0}
+    rows = certify({"patient": load_methods([path]).verifiers.get("patient")}, default_cases()[:6])
+    assert {row.status for row in rows} == {"lossless"}
 
 
 @pytest.mark.parametrize(
