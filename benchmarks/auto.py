@@ -29,6 +29,7 @@ from treespec.config import Inflation, ModelRef, Placement, Scenario, validate_r
 from treespec.metrics.environment import describe_environment
 from treespec.request import Request
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.comparison import median_interval
 from treespec.serving.prompts import load_prompts
 from treespec.tree import Proposals
 from treespec.verify import VerifyResult
@@ -43,7 +44,6 @@ DRAFTING: dict[str, dict[str, Any]] = {
     "auto": {"tree": "auto", "num_nodes": 31},
 }
 WARM_UP_UNITS = 2
-BOOTSTRAP_DRAWS = 2000
 
 
 @dataclass
@@ -166,9 +166,7 @@ def _serve(loaded: LoadedPlacement, scenario: Scenario, batch: list[list[int]], 
 
 def _row(name: str, measured: Measured, baseline: Measured) -> dict[str, Any]:
     ratios = np.array(baseline.seconds) / np.array(measured.seconds)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(ratios, size=(BOOTSTRAP_DRAWS, len(ratios))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
+    low, high = median_interval(ratios)
     num_requests = len(measured.token_ids)
     return {
         "mode": name,

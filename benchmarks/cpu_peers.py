@@ -28,6 +28,7 @@ from benchmarks.peers import TRANSFORMERS_METHODS, TransformersPeer
 from treespec.config import Inflation, ModelRef, Placement, Scenario
 from treespec.metrics.environment import describe_environment
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.comparison import median_interval
 from treespec.serving.passes import serve_pass
 from treespec.serving.prompts import load_prompts
 
@@ -39,7 +40,6 @@ EXPANSIONS: dict[str, tuple[int, ...]] = {
     "tree <3,1,1,1>": (3, 1, 1, 1),
     "tree <2,2,1>": (2, 2, 1),
 }
-BOOTSTRAP_DRAWS = 2000
 Generate = Callable[[Sequence[Sequence[int]]], list[list[int]]]
 
 
@@ -198,10 +198,8 @@ def _measure_batch(
 def _ratio(seconds: list[float], baseline: list[float]) -> dict[str, float]:
     """Median over the units of time over the peer's time, with its 95 % bootstrap interval."""
     ratios = np.array(seconds) / np.array(baseline)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(ratios, size=(BOOTSTRAP_DRAWS, len(ratios))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return {"median": float(np.median(ratios)), "low": float(low), "high": float(high)}
+    low, high = median_interval(ratios)
+    return {"median": float(np.median(ratios)), "low": low, "high": high}
 
 
 def table(report: dict[str, Any]) -> str:

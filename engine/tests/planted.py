@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from treespec.config import Sampling
-from treespec.draft.selection import IndependentDraws, Leaves, Selected, TopK
+from treespec.draft.selection import IndependentDraws, Leaves, Selected
 from treespec.ops.draws import Draws
 from treespec.ops.sampling import TargetRows, distributions
 from treespec.runner import ForwardRow, ModelRunner, RunHandle
@@ -79,15 +79,6 @@ class SecondLikeliest:
                 results.append(result)
             start += len(item.tree)
         return results
-
-
-class TopKAsDrawn:
-    """Takes the likeliest tokens and calls them draws from q."""
-
-    contract = Contract.IID
-
-    def select(self, logits_RV: Tensor, leaves: Leaves, draws: Draws) -> Selected:
-        return Selected(TopK().select(logits_RV, leaves, draws).tokens, distributions(logits_RV, leaves.rules))
 
 
 class RawReport:

@@ -14,8 +14,8 @@ from engine.tests.planted import (
     RepeatedDraw,
     Replaced,
     SharedNoise,
-    TopKAsDrawn,
 )
+from treespec.audit.controls import TopKAsDrawn
 from treespec.audit.production import plain_logits, production_fit
 from treespec.audit.proposals import proposals_fit
 from treespec.audit.statistics import Fit

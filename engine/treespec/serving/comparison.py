@@ -150,7 +150,7 @@ def _measure_group(
 
 def _row(scenario: Scenario, passes: Sequence[ServedPass], baseline: Sequence[ServedPass]) -> ComparisonRow:
     ms, baseline_ms = _ms_per_token(passes), _ms_per_token(baseline)
-    low, high = _median_interval(baseline_ms / ms)
+    low, high = median_interval(baseline_ms / ms)
     steps = sum(len(profile.accepted_per_step) for served in passes for profile in served.profiles)
     tokens = sum(served.totals.num_output_tokens for served in passes)
     return ComparisonRow(
@@ -177,8 +177,8 @@ def _ms_per_token(passes: Sequence[ServedPass]) -> np.ndarray:
     )
 
 
-def _median_interval(values: np.ndarray) -> tuple[float, float]:
-    """Bootstrap interval of the median, seeded."""
+def median_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the median, seeded."""
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(values, size=(BOOTSTRAP_DRAWS, len(values))), axis=1)
     low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
