@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, code: str | Non
 WRONG_TREES = {
     "another root": ("TokenTree.chain([5, 6])", "roots its tree in another token"),
     "too many nodes": ("TokenTree.chain([last] * 9)", "proposes too many nodes"),
-    "too deep": ("TokenTree.chain([last] * (depth + 2))", "too"),
+    "too deep": ("TokenTree.chain([last] * (depth + 2))", "proposes too deep"),
     "no token": ("TokenTree.chain([last] + [10**6] * min(depth, 1))", "proposes what is no token"),
     "a failure": ("1 / 0", "ZeroDivisionError"),
     "no tree": ("None", "something else than trees"),
@@ -108,6 +108,6 @@ def test_proposals_that_would_change_the_output_are_refused(gqa: Pair, tmp_path:
     path = tmp_path / "wrong.py"
     path.write_text(WRONG.format(tree=tree), encoding="utf-8")
     drafters = [{"kind": "plugin", "name": "wrong", "max_nodes": 4}]
-    bench = Bench.of(gqa, [scenario("wrong", drafters)], plugins=[str(path)])
+    bench = Bench.of(gqa, [scenario("wrong", drafters, max_new_tokens=3)], plugins=[str(path)])
     with pytest.raises(ConfigError, match=f"plugin drafter 'wrong' .*{told}"):
         bench.serve("wrong", gqa.prompts)
