@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("data_parsing", "figures", "rules", "benchmarks")
+PACKAGES = ("cluster", "data_parsing", "figures", "rules", "benchmarks")
 TORCH_FREE = (
     "treespec.config",
     "treespec.draft.auto_policy",
