@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import ClusterError
 
@@ -21,6 +21,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _owned(path: PurePosixPath | None) -> PurePosixPath | None:
+    if path is not None and (not path.is_absolute() or len(path.parts) < 3 or ".." in path.parts):
+        raise ValueError("must be an absolute path of at least two parts, such as /home/ubuntu/treespec")
+    return path
+
+
+OwnFolder = Annotated[PurePosixPath, AfterValidator(_owned)]
+
+
 class Host(_Strict):
     """One machine."""
 
@@ -28,6 +37,7 @@ class Host(_Strict):
     address: IPv4Address | IPv6Address = Field(description="private address, on the interface that ranks talk over")
     slots: int = Field(ge=1, description="ranks it takes: its GPUs, or what its cores carry")
     port: Port = 22
+    work_dir: OwnFolder | None = Field(None, description="where this host has another folder than the cluster's")
 
 
 class Cluster(_Strict):
@@ -40,7 +50,7 @@ class Cluster(_Strict):
         Path("~/.ssh/known_hosts"), description="pinned host keys; a host that is not in it is refused"
     )
     interface: Word = Field(description="network interface that ranks talk over, the same on every host")
-    work_dir: PurePosixPath = Field(description="folder on every host that belongs to treespec")
+    work_dir: OwnFolder = Field(description="folder on every host that belongs to treespec")
     device: Literal["cpu", "cuda"] = "cuda"
     python: Word = Field("python3", description="interpreter on the hosts that the environment is made with")
     packages: tuple[Word, ...] = Field(
@@ -49,7 +59,7 @@ class Cluster(_Strict):
     wheels: Literal["index", "copied"] = Field(
         "index", description="Python packages: from the hosts' own index, or fetched here and copied"
     )
-    shared_dir: PurePosixPath | None = Field(
+    shared_dir: OwnFolder | None = Field(
         None, description="folder on a file system that all hosts share and that holds the models; null: copied"
     )
     launcher: Literal["torchrun", "mpirun"] = "torchrun"
@@ -61,13 +71,6 @@ class Cluster(_Strict):
     @classmethod
     def _home_is_meant(cls, path: Path) -> Path:
         return path.expanduser()
-
-    @field_validator("work_dir", "shared_dir")
-    @classmethod
-    def _is_absolute(cls, path: PurePosixPath | None) -> PurePosixPath | None:
-        if path is not None and (not path.is_absolute() or len(path.parts) < 3 or ".." in path.parts):
-            raise ValueError("must be an absolute path of at least two parts, such as /home/ubuntu/treespec")
-        return path
 
     @model_validator(mode="after")
     def _hosts_are_different(self) -> Self:
@@ -81,6 +84,10 @@ class Cluster(_Strict):
     def num_slots(self) -> int:
         """Ranks that fit on all hosts together."""
         return sum(host.slots for host in self.hosts)
+
+    def work_dir_of(self, host: Host) -> PurePosixPath:
+        """The folder on this host that belongs to treespec."""
+        return host.work_dir or self.work_dir
 
     def hostfile(self, num_ranks: int) -> str:
         """``<address> slots=<n>`` per host that is needed, in order; Open MPI and torchrun place ranks alike."""
