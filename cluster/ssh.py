@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shlex
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -64,6 +65,12 @@ class Connection:
         """How messages name the host."""
         return self.host.host
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the other side was there when last heard of."""
+        transport = self._fabric.client.get_transport()
+        return transport is not None and transport.is_active()
+
     def try_run(self, words: Sequence[str], *, timeout_s: float, stdin: str = "") -> Done:
         """Run a command to its end, whatever its status. Raises UnreachableError, and ClusterError at the time limit.
 
@@ -73,9 +80,12 @@ class Connection:
         command = shlex.join(["timeout", "-k", "5", f"{timeout_s:g}", *words])
         started = time.monotonic()
         channel = self._channel(command)
-        channel.sendall(stdin.encode())
-        channel.shutdown_write()
-        out, err = _drained(channel, started + timeout_s + 2 * SILENCE_MS / 1000)
+        try:
+            channel.sendall(stdin.encode())
+            channel.shutdown_write()
+            out, err = _drained(channel, started + timeout_s + 2 * SILENCE_MS / 1000)
+        except (OSError, EOFError, paramiko.SSHException):
+            out, err = None, b""
         if out is None:
             raise UnreachableError("connection lost", where=self.name, received=f"while running {words[0]}")
         status = channel.recv_exit_status()
@@ -113,6 +123,19 @@ class Connection:
         return channel
 
 
+def connected(cluster: Cluster, hosts: Sequence[Host]) -> list[Connection]:
+    """Connections to several hosts at once; the first host's error, in their order, is raised when one fails."""
+    with ThreadPoolExecutor(max(1, len(hosts))) as pool:
+        futures = [pool.submit(Connection, cluster, host) for host in hosts]
+    failed = [error for future in futures if (error := future.exception()) is not None]
+    if failed:
+        for future in futures:
+            if future.exception() is None:
+                future.result().close()
+        raise failed[0]
+    return [future.result() for future in futures]
+
+
 def openssh_words(cluster: Cluster, port: int) -> list[str]:
     """The ssh program under the same rules, for programs such as rsync that bring no SSH of their own."""
     options = {
@@ -126,6 +149,28 @@ def openssh_words(cluster: Cluster, port: int) -> list[str]:
     }
     words = ["ssh", "-F", "none", "-i", str(cluster.key), "-p", str(port)]
     return [*words, *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+
+
+def rsync(
+    connection: Connection, sources: Sequence[str], target: str, *, fetch: bool = False, options: Sequence[str] = ()
+) -> None:
+    """Copy files to a host, or from it with ``fetch``; what is the same already does not travel.
+
+    Every file appears whole under its name. Raises ClusterError naming the host.
+    """
+    cluster, host = connection.cluster, connection.host
+    there = f"{cluster.user}@{host.host if ':' not in host.host else f'[{host.host}]'}:"
+    paths = [*(f"{there}{source}" for source in sources), target] if fetch else [*sources, f"{there}{target}"]
+    remote_shell = shlex.join(openssh_words(cluster, host.port))
+    silence = f"--timeout={cluster.failure_timeout_s:.0f}"
+    words = ["rsync", "-rlpt", "--mkpath", silence, *options, "--rsh", remote_shell, "--", *paths]
+    try:
+        done = subprocess.run(words, text=True, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise ClusterError("rsync is not there", where="this machine", fix="apt-get install rsync") from error
+    if done.returncode != 0:
+        told = " ".join(done.stderr.split())[-LAST_WORDS:]
+        raise ClusterError("files could not be copied", where=host.host, received=f"rsync: {told}")
 
 
 def on_every(connections: Sequence[Connection], task: Callable[[Connection], T]) -> list[T]:
@@ -161,14 +206,7 @@ def _open(cluster: Cluster, host: Host) -> fabric.Connection:
     try:
         connection.open()
     except paramiko.BadHostKeyException as error:
-        raise HostKeyError(
-            "shows another host key than the pinned one",
-            where=host.host,
-            received=_fingerprint(error.key),
-            allowed=f"{_fingerprint(error.expected_key)} in {cluster.known_hosts}",
-            fix=f"find out why; if the host was made anew: ssh-keygen -R {_known_as(host)} -f {cluster.known_hosts}, "
-            "then python -m cluster accept-keys",
-        ) from error
+        raise _changed_key(cluster, host, error.key, error.expected_key) from error
     except paramiko.AuthenticationException as error:
         raise UnreachableError(
             "refuses the key",
@@ -195,6 +233,17 @@ def _open(cluster: Cluster, host: Host) -> fabric.Connection:
         ) from error
     _notice_silence(connection)
     return connection
+
+
+def _changed_key(cluster: Cluster, host: Host, shown: paramiko.PKey, pinned: paramiko.PKey) -> HostKeyError:
+    forget = f"ssh-keygen -R {known_as(host.host, host.port)} -f {cluster.known_hosts}"
+    return HostKeyError(
+        "shows another host key than the pinned one",
+        where=host.host,
+        received=_fingerprint(shown),
+        allowed=f"{_fingerprint(pinned)} in {cluster.known_hosts}",
+        fix=f"find out why; if the host was made anew: {forget}, then python -m cluster accept-keys",
+    )
 
 
 def _notice_silence(connection: fabric.Connection) -> None:
@@ -231,9 +280,9 @@ def _drained(channel: paramiko.Channel, deadline: float) -> tuple[bytes | None, 
     return out.getvalue(), err.getvalue()
 
 
-def _known_as(host: Host) -> str:
-    """The name under which known_hosts holds it."""
-    return host.host if host.port == 22 else f"[{host.host}]:{host.port}"
+def known_as(name: str, port: int) -> str:
+    """How known_hosts names a host that is reached by this name or address."""
+    return name if port == 22 else f"[{name}]:{port}"
 
 
 def _fingerprint(key: paramiko.PKey) -> str:
@@ -254,11 +303,23 @@ def host_key(host: Host, timeout_s: float) -> paramiko.PKey:
         raise UnreachableError("cannot be reached", where=host.host, received=str(error)) from error
 
 
+def is_pinned(cluster: Cluster, host: Host, key: paramiko.PKey) -> bool:
+    """Whether exactly this key is known for the host. Raises HostKeyError where another one of its kind is."""
+    keys = paramiko.HostKeys()
+    if cluster.known_hosts.is_file():
+        keys.load(str(cluster.known_hosts))
+    known = keys.lookup(known_as(host.host, host.port))
+    pinned = known.get(key.get_name()) if known is not None else None
+    if pinned is not None and pinned != key:
+        raise _changed_key(cluster, host, key, pinned)
+    return pinned is not None
+
+
 def pin(cluster: Cluster, host: Host, key: paramiko.PKey) -> None:
     """Add a host's key to the pinned ones; what is pinned already stays as it is."""
     cluster.known_hosts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with open(cluster.known_hosts, "a", encoding="utf-8") as file:
-        file.write(f"{_known_as(host)} {key.get_name()} {key.get_base64()}\n")
+        file.write(f"{known_as(host.host, host.port)} {key.get_name()} {key.get_base64()}\n")
 
 
 def described_key(key: paramiko.PKey) -> str:

@@ -14,11 +14,12 @@ import yaml
 from tests.workflow.project import REPOSITORY
 
 CODE = {
+    "cluster": ("cluster", "rules/tied.py"),
     "engine": ("engine/treespec", "rules", "benchmarks", "basic_test.py"),
     "parsing": ("data_parsing",),
     "figures": ("figures",),
 }
-OWN = {"treespec", "rules", "benchmarks", "data_parsing", "figures"}
+OWN = {"treespec", "cluster", "rules", "benchmarks", "data_parsing", "figures"}
 NOT_IN_JOBS = {"matplotlib"}  # the picture of treespec compare, which is no rule's program
 DISTRIBUTIONS = {"yaml": "pyyaml"}
 

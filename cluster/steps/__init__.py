@@ -1,0 +1,1 @@
+"""What makes a machine a host of ours: steps that know whether they are done."""
