@@ -1,4 +1,5 @@
 # snakemake <target>: basic_test | server_gpu_experiments | figures | status | engine | models
+#                     cluster_provision | cluster_check | cluster_down | cluster_launch | cluster_terminate
 # What runs is said in config/; rules/scenarios.py turns it into placements and scenarios.
 from snakemake.utils import min_version
 
@@ -11,6 +12,8 @@ configfile: "config/config.yaml"
 include: "rules/common.smk"
 include: "rules/engine.smk"
 include: "rules/models.smk"
+include: "rules/cluster.smk"
+include: "rules/aws.smk"
 include: "rules/basic_test.smk"
 include: "rules/experiments.smk"
 include: "rules/peers.smk"
@@ -56,3 +59,15 @@ rule models:
     """The models and prompts this platform uses are there and are what they should be."""
     input:
         f"{RESULTS}/models_checked",
+
+
+rule cluster_provision:
+    """The hosts of the platform's cluster have the engine, the models and the prompts; made first if it is embedded."""
+    input:
+        PLANNED.cluster.provisioned if PLANNED.cluster.file else no_cluster,
+
+
+rule cluster_check:
+    """They are provisioned, and have passed every check."""
+    input:
+        PLANNED.cluster.checked if PLANNED.cluster.file else no_cluster,

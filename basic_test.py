@@ -1,6 +1,9 @@
 """Serve a few prompts in every mode and really check what comes out; prints "Test passed!" only then.
 
 python basic_test.py --target models/embedded/llama/target --draft models/embedded/llama/draft
+
+One process first, then several ranks: two by two on this machine, or --degrees of them by the command --launch, which
+is followed by --config JOB --output-dir RAW.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +21,22 @@ from pathlib import Path
 # Before torch is imported: spinning OpenMP threads slow everything else on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from treespec.config import ModelRef, Placement, Scenario
-from treespec.errors import TreespecError
+from treespec.config import ModelRef, Placement, RunConfig, Scenario
+from treespec.errors import ConfigError, TreespecError
 from treespec.files import write_atomically
 from treespec.metrics.counts import RequestProfile
 from treespec.serving.build import load_placement
 from treespec.serving.prompts import load_prompts
+from treespec.serving.ranks import check_ranks, end_with_parent
 
 NUM_PROMPTS, NUM_NEW_TOKENS = 6, 48
 SEQUENCE = (1,) * 8
 TREE = (1, 1, 3, 1, 1, 1, 1, 1)  # SpecInfer, section 6.1
 WIDE = (2, 2, 1)  # SpecInfer, figure 3
 BATCH_SIZES = (1, 4)
+# Of the ranks' job: few, because more ranks than cores take turns.
+RANK_MODES = {"incremental": (), "tree": TREE}
+RANK_NUM_PROMPTS, RANK_NUM_NEW_TOKENS, RANK_BATCH_SIZE = 4, 16, 2
 
 
 class CheckFailedError(Exception):
@@ -53,11 +62,33 @@ class Outcome:
         return sum(profile.num_target_steps for profile in self.profiles)
 
 
-def serve(target: Path, draft: Path, prompts: Path, expansion: Sequence[int], batch_size: int) -> Outcome:
-    """Serve the prompts in float32 with a fresh placement."""
+@dataclass(frozen=True)
+class Ranks:
+    """Processes that serve the target together, and the command that starts them."""
+
+    tensor_degree: int = 2
+    pipeline_degree: int = 2
+    launch: tuple[str, ...] = (sys.executable, "-m", "treespec", "run")
+
+    def placement(self, target: Path, draft: Path) -> Placement:
+        """The pair on these ranks."""
+        degrees = {
+            "tensor_parallel_degree": self.tensor_degree,
+            "pipeline_parallel_degree": self.pipeline_degree,
+        }
+        return _placement(target, draft).model_copy(update=degrees)
+
+
+def _placement(target: Path, draft: Path) -> Placement:
+    return Placement(
+        name="basic_test", target=ModelRef(path=target), drafts=(ModelRef(path=draft),), max_sequence_length=256
+    )
+
+
+def _scenario(name: str, prompts: Path, expansion: Sequence[int], batch_size: int) -> Scenario:
     shape = "incremental" if not expansion else "sequence" if set(expansion) == {1} else "tree"
-    scenario = Scenario(
-        name="basic_test",
+    return Scenario(
+        name=name,
         mode=shape,
         expansion=tuple(expansion),
         prompts=prompts,
@@ -67,9 +98,11 @@ def serve(target: Path, draft: Path, prompts: Path, expansion: Sequence[int], ba
         max_new_tokens=NUM_NEW_TOKENS,
         ignore_eos=True,
     )
-    placement = Placement(
-        name="basic_test", target=ModelRef(path=target), drafts=(ModelRef(path=draft),), max_sequence_length=256
-    )
+
+
+def serve(target: Path, draft: Path, prompts: Path, expansion: Sequence[int], batch_size: int) -> Outcome:
+    """Serve the prompts in float32 with a fresh placement."""
+    scenario, placement = _scenario("basic_test", prompts, expansion, batch_size), _placement(target, draft)
     loaded = load_placement(placement, [scenario])
     ids = load_prompts(scenario, loaded.target.tokenizer, placement.max_sequence_length)
     requests = [loaded.request(scenario, index, prompt) for index, prompt in enumerate(ids)]
@@ -84,8 +117,8 @@ def serve(target: Path, draft: Path, prompts: Path, expansion: Sequence[int], ba
     )
 
 
-def run_checks(target: Path, draft: Path, prompts: Path) -> list[dict[str, object]]:
-    """Every mode against incremental decoding, and incremental decoding against transformers."""
+def run_checks(target: Path, draft: Path, prompts: Path, ranks: Ranks | None = None) -> list[dict[str, object]]:
+    """Every mode against incremental decoding, and incremental decoding against transformers; then the ranks."""
     incremental = serve(target, draft, prompts, (), 1)
     report: list[dict[str, object]] = []
     _check("incremental, batch 1: every request has all its tokens", _lengths(incremental), report)
@@ -94,6 +127,8 @@ def run_checks(target: Path, draft: Path, prompts: Path) -> list[dict[str, objec
     for batch_size in BATCH_SIZES:
         _check_modes(incremental, target, draft, prompts, batch_size, report)
     _check_own_draft(incremental, target, prompts, report)
+    if ranks is not None:
+        _check_ranks(incremental, ranks, ranks.placement(target, draft), prompts, report)
     return report
 
 
@@ -127,6 +162,53 @@ def _fully_accepted(profile: RequestProfile, depth: int) -> bool:
     """The first step ends the prompt without a draft; the last has room for what is left of the length."""
     first, *middle, _last = profile.accepted_per_step
     return first == 0 and bool(middle) and all(accepted == depth for accepted in middle)
+
+
+def _check_ranks(
+    incremental: Outcome, ranks: Ranks, placement: Placement, prompts: Path, report: list[dict[str, object]]
+) -> None:
+    """Several ranks write what one process writes, in a job that is started as the experiments' jobs are."""
+    label = f"{ranks.tensor_degree} x {ranks.pipeline_degree} ranks"
+    try:
+        check_ranks(placement)
+    except ConfigError as error:  # a model of the user's own
+        print(f"skipped {label}: {error}", flush=True)
+        return
+    sizes = {"num_prompts": RANK_NUM_PROMPTS, "max_new_tokens": RANK_NUM_NEW_TOKENS}
+    scenarios = [
+        _scenario(name, prompts, expansion, RANK_BATCH_SIZE).model_copy(update=sizes)
+        for name, expansion in RANK_MODES.items()
+    ]
+    expected = [token_ids[:RANK_NUM_NEW_TOKENS] for token_ids in incremental.token_ids[:RANK_NUM_PROMPTS]]
+    with tempfile.TemporaryDirectory(prefix="treespec_basic_test.") as folder:
+        job, raw = Path(folder, "job.yaml"), Path(folder, "raw")
+        job.write_text(RunConfig(placement=placement, scenarios=tuple(scenarios)).model_dump_json(), encoding="utf-8")
+        raw.mkdir()
+        _check(f"{label}: the job is done", _launched(ranks.launch, job, raw), report)
+        for name in RANK_MODES:
+            rows = [json.loads(line) for line in (raw / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+            written = [row["output_token_ids"] for row in sorted(rows, key=lambda row: row["prompt_index"])]
+            _check(f"{label}, {name}: tokens equal one process", written == expected, report)
+
+
+def _launched(launch: Sequence[str], job: Path, raw: Path) -> bool:
+    """Whether the job ended well; what it said is passed on where it did not."""
+    command = [*launch, "--config", str(job), "--output-dir", str(raw)]
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            preexec_fn=end_with_parent,
+        )
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        return False
+    if done.returncode != 0:
+        print(done.stdout, file=sys.stderr, end="")
+    return done.returncode == 0
 
 
 def _lengths(outcome: Outcome) -> bool:
@@ -165,9 +247,18 @@ def main() -> int:
     parser.add_argument("--draft", type=Path, default=Path("models/embedded/llama/draft"))
     parser.add_argument("--prompts", type=Path, default=Path("prompts/mixed.json"))
     parser.add_argument("--output-dir", type=Path, help="write report.json here")
+    parser.add_argument("--degrees", nargs=2, type=int, default=(2, 2), metavar=("TENSOR", "PIPELINE"), help="of ranks")
+    parser.add_argument(
+        "--launch",
+        nargs=argparse.REMAINDER,
+        default=Ranks.launch,
+        metavar="WORDS",
+        help="all that follows starts ranks",
+    )
     args = parser.parse_args()
     try:
-        report = run_checks(args.target, args.draft, args.prompts)
+        ranks = Ranks(args.degrees[0], args.degrees[1], tuple(args.launch))
+        report = run_checks(args.target, args.draft, args.prompts, ranks)
     except CheckFailedError as failure:
         print(f"Test failed: {failure}", file=sys.stderr)
         return 1

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cluster.errors import ClusterError
+from cluster.settings_file import StrictModel, load_yaml
 
 HostName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$")]
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+/~-]+$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _owned(path: PurePosixPath | None) -> PurePosixPath | None:
@@ -30,7 +26,7 @@ def _owned(path: PurePosixPath | None) -> PurePosixPath | None:
 OwnFolder = Annotated[PurePosixPath, AfterValidator(_owned)]
 
 
-class Host(_Strict):
+class Host(StrictModel):
     """One machine."""
 
     host: HostName = Field(description="name or address that this machine reaches it by")
@@ -40,7 +36,7 @@ class Host(_Strict):
     work_dir: OwnFolder | None = Field(None, description="where this host has another folder than the cluster's")
 
 
-class Cluster(_Strict):
+class Cluster(StrictModel):
     """Machines that serve one model together; the first is where rank 0 runs."""
 
     hosts: tuple[Host, ...] = Field(min_length=1)
@@ -124,25 +120,4 @@ class Cluster(_Strict):
 
 def load_cluster(path: Path) -> Cluster:
     """Read and validate cluster.yaml. Raises ClusterError naming the field and what is allowed."""
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ClusterError(
-            "cannot be read", where=str(path), received=error.strerror, fix="start from config/cluster.example.yaml"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ClusterError("is not valid YAML", where=str(path), received=" ".join(str(error).split())) from error
-    try:
-        return Cluster.model_validate(data)
-    except ValidationError as error:
-        raise ClusterError(f"refused: {_described(error)}", where=str(path)) from error
-
-
-def _described(error: ValidationError) -> str:
-    """Every refused field: its place, what is wrong with it, what was received."""
-    lines = []
-    for item in error.errors(include_url=False):
-        place = ".".join(map(str, item["loc"])) or "(top level)"
-        received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
-        lines.append(f"{place}: {item['msg'].removeprefix('Value error, ')}{received}")
-    return "; ".join(lines)
+    return load_yaml(path, Cluster, "config/cluster.example.yaml")

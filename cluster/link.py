@@ -55,19 +55,12 @@ def measure_links(connections: Sequence[Connection]) -> Links:
 
 @contextmanager
 def _serving(connection: Connection) -> Iterator[int]:
-    """A server on the host's data address; yields its port. It ends with the channel: its stdin does."""
+    """A server on the host's data address; yields its port. It ends as its stdin does."""
     words = ["timeout", "-k", "5", f"{TOTAL_S + PAIR_S + START_S:.0f}", connection.cluster.python, "-I", "-c", SOURCE]
-    channel = connection.start([*words, "serve", str(connection.host.address)])
+    server = connection.start([*words, "serve", str(connection.host.address)])
     try:
-        channel.settimeout(START_S)
         told = b""
-        while not told.endswith(b"\n"):
-            try:
-                part = channel.recv(1024)
-            except TimeoutError:
-                part = b""
-            if not part:
-                break
+        while not told.endswith(b"\n") and (part := server.read(within_s=START_S)):
             told += part
         lines = told.decode(errors="replace").split("\n")
         if not lines[0].isdigit():
@@ -78,7 +71,7 @@ def _serving(connection: Connection) -> Iterator[int]:
             )
         yield int(lines[0])
     finally:
-        channel.close()
+        server.end_input()
 
 
 def _measured(source: Connection, target: Host, port: int | ClusterError) -> Link:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shlex
 import socket
@@ -38,6 +39,35 @@ class Done:
     def last_words(self) -> str:
         """The end of what it said."""
         return " ".join((self.stderr.strip() or self.stdout.strip())[-LAST_WORDS:].split())
+
+
+class Program:
+    """A remote command that is running. Where the connection is lost, it falls silent and its status is -1."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+
+    def send(self, data: bytes) -> None:
+        """To its stdin."""
+        with contextlib.suppress(OSError, paramiko.SSHException):
+            self._channel.sendall(data)
+
+    def end_input(self) -> None:
+        """Its stdin ends."""
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._channel.shutdown_write()
+
+    def read(self, within_s: float | None = None) -> bytes:
+        """What it said since; empty once it says no more, or said nothing within the time."""
+        self._channel.settimeout(within_s)
+        try:
+            return self._channel.recv(1 << 16)
+        except OSError:
+            return b""
+
+    def status(self) -> int:
+        """Its exit status, once it has ended; -1: killed, or nobody can tell."""
+        return self._channel.recv_exit_status()
 
 
 class Connection:
@@ -104,9 +134,9 @@ class Connection:
             )
         return done.stdout
 
-    def start(self, words: Sequence[str]) -> paramiko.Channel:
+    def start(self, words: Sequence[str]) -> Program:
         """Start a command and talk to it; its stderr comes with its stdout."""
-        return self._channel(shlex.join(words), combined=True)
+        return Program(self._channel(shlex.join(words), combined=True))
 
     def _channel(self, command: str, *, combined: bool = False) -> paramiko.Channel:
         transport = self._fabric.client.get_transport()

@@ -7,8 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import paramiko
-
 from cluster.causes import Ending, lost, told_ending
 from cluster.ssh import Connection
 
@@ -24,25 +22,19 @@ class Watched:
         self.ending: Ending | None = None
         self._say = say
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._channel = connection.start(words)
+        self._program = connection.start(words)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def beat(self) -> None:
-        """Tell the keeper that somebody still watches."""
-        try:
-            if self.ending is None:
-                self._channel.sendall(b".")
-        except (OSError, paramiko.SSHException):
-            return  # the reader learns of it, and why
+        """Tell the keeper that somebody still watches; that it cannot be told, the reader learns."""
+        if self.ending is None:
+            self._program.send(b".")
 
     def hang_up(self) -> None:
         """Let the keeper end the run: its input ends. What it still says is kept and not shown."""
         self._say = _keep_quiet
-        try:
-            self._channel.shutdown_write()
-        except (OSError, EOFError, paramiko.SSHException):
-            return
+        self._program.end_input()
 
     def join(self, timeout_s: float) -> bool:
         """Whether it has ended within the time."""
@@ -51,21 +43,15 @@ class Watched:
 
     def _read(self) -> None:
         rest = b""
-        while data := self._next():
+        while data := self._program.read():
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 self._take(line)
         if rest:
             self._take(rest)
-        status = self._channel.recv_exit_status()
+        status = self._program.status()
         host, is_gone = self.connection.name, not self.connection.is_open
         self.ending = lost(host) if status == -1 and is_gone else told_ending(host, status, list(self._lines))
-
-    def _next(self) -> bytes:
-        try:
-            return self._channel.recv(1 << 16)
-        except OSError:
-            return b""
 
     def _take(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")

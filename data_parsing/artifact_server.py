@@ -15,7 +15,7 @@ SCHEMA = {"batch_size": COUNT} | {f"{name}_per_token_latency_ms": NUMBER for nam
 
 
 def artifact_server_tables(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """One table per planned size: a row per batch size, a column per mode, blank where no record counts."""
+    """One table per planned size: a row per batch size, a column per mode, blank where no time counts."""
     tables = {}
     for size in SIZES:
         of_size = [record for record in records if is_server(record) and record.planned.size == size]
@@ -38,6 +38,7 @@ def _cell(records: Sequence[Record], batch_size: int, mode: str) -> float | None
     # Settings beyond the artifact's have tables of their own; here they would be taken for the artifact's.
     plain = [record for record in found if not record.planned.variant]
     chosen = plain or (found if len(found) == 1 else [])
-    if not chosen or chosen[0].measurement is None:
+    # The artifact's columns cannot say that a time is the scheduler's.
+    if not chosen or chosen[0].measurement is None or chosen[0].planned.is_functional:
         return None
     return artifact_per_token_latency_ms(chosen[0].measurement.requests["latency_us"])

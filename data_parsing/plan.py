@@ -15,6 +15,9 @@ SIZES = ("small", "medium", "large")
 ARTIFACT_MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
 """Our name of a mode -> the name in the artifact's file names and columns."""
 
+PURPOSES = ("measure", "functional")
+"""Functional: the record shows that it works and what it wrote; its times are the scheduler's."""
+
 PEERS = ("transformers",)
 """Third parties that serve the incremental scenarios; each is a mode of its own, named alike everywhere."""
 
@@ -23,7 +26,7 @@ _MODE_NAMES = ARTIFACT_MODES | {peer: peer for peer in PEERS}
 # The scenario's name becomes a file name, so that nothing may lead out of the raw folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
-_TEXTS = ("scenario", "experiment", "size", "mode", "fingerprint", "target")
+_TEXTS = ("scenario", "experiment", "size", "purpose", "mode", "fingerprint", "target")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class PlannedScenario:
     scenario: str
     experiment: str
     size: str
+    purpose: str
     mode: str
     batch_size: int
     fingerprint: str
@@ -43,6 +47,11 @@ class PlannedScenario:
     def variant(self) -> str:
         """What the name adds to the artifact's own: "" for the artifact's settings, else "-key_value" parts."""
         return self.scenario.partition(_MODE_NAMES[self.mode])[2]
+
+    @property
+    def is_functional(self) -> bool:
+        """Whether its times mean nothing."""
+        return self.purpose == "functional"
 
 
 def load_plans(paths: Sequence[Path]) -> tuple[PlannedScenario, ...]:
@@ -74,7 +83,7 @@ def _scenario(item: Any, where: str) -> PlannedScenario:
     texts = {key: _text(item, key, where) for key in _TEXTS}
     if not _NAME.fullmatch(texts["scenario"]):
         raise ParsingError(f"{where}: scenario {texts['scenario']!r} must consist of letters, digits and _ . -")
-    for key, allowed in (("size", SIZES), ("mode", tuple(_MODE_NAMES))):
+    for key, allowed in (("size", SIZES), ("purpose", PURPOSES), ("mode", tuple(_MODE_NAMES))):
         if texts[key] not in allowed:
             raise ParsingError(f"{where}: {key} {texts[key]!r} is unknown, allowed: {', '.join(allowed)}")
     batch_size = item.get("batch_size")

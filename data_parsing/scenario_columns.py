@@ -10,6 +10,7 @@ from data_parsing.records import Record
 IDENTITY = {
     "scenario": TEXT,
     "size": TEXT,
+    "purpose": TEXT,
     "mode": TEXT,
     "batch_size": COUNT,
     "status": TEXT,
@@ -36,6 +37,7 @@ def scenario_cells(record: Record) -> dict[str, Any]:
     cells: dict[str, Any] = {
         "scenario": planned.scenario,
         "size": planned.size,
+        "purpose": planned.purpose,
         "mode": planned.mode,
         "batch_size": planned.batch_size,
         "status": record.status.value,

@@ -24,9 +24,20 @@ def coverage_of(outcomes: Sequence[str]) -> str:
     return f"{told}; not drawn: {reasons}." if reasons else f"{told}."
 
 
+def left_out(functional: Sequence[Scenario]) -> str:
+    """How many scenarios are not drawn because their times mean nothing, and where to look instead; "" if none."""
+    if not functional:
+        return ""
+    sizes = " and ".join(size for size in SIZES if any(scenario.size == size for scenario in functional))
+    return (
+        f"{_counted(len(functional), 'functional scenario')} of size {sizes} left out: they show that it "
+        "works, and their times are the scheduler's; whether their tokens are right is in token_equality.csv."
+    )
+
+
 def nothing_yet(scenarios: Sequence[Scenario]) -> str:
     """What stands in a panel without a single record."""
-    return f"no records yet (0/{len(scenarios)})"
+    return f"no records yet (0/{len(scenarios)})" if scenarios else "nothing is planned to be timed"
 
 
 def provenance(scenarios: Sequence[Scenario]) -> str:

@@ -32,6 +32,12 @@ def own_settings(rows: Sequence[RowT]) -> list[RowT]:
     return list(chosen.values())
 
 
+def split_functional(rows: Sequence[RowT]) -> tuple[list[RowT], list[Scenario]]:
+    """The rows whose times may be drawn, and the functional scenarios of the others."""
+    timed = [row for row in rows if not row.scenario.is_functional]
+    return timed, [row.scenario for row in rows if row.scenario.is_functional]
+
+
 def rows_by_size(rows: Sequence[RowT]) -> dict[str, list[RowT]]:
     """The rows of each planned size, small first; one group without a size if nothing is planned."""
     groups = {size: [row for row in rows if row.scenario.size == size] for size in SIZES}

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from figures.captions import coverage, nothing_yet, provenance
-from figures.panels import panel_title, rows_by_size
+from figures.captions import coverage, left_out, nothing_yet, provenance
+from figures.panels import panel_title, rows_by_size, split_functional
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
 from figures.tables import MODES, PEERS, ServerRow
@@ -33,14 +33,15 @@ _WHAT_NO_BASELINE = f"{_NO_BASELINE}: no incremental record of the same conditio
 
 
 def draw_server_latency(rows: Sequence[ServerRow]) -> Figure:
-    """Draw one panel per planned size."""
+    """Draw one panel per size that is planned to be timed."""
+    rows, functional = split_functional(rows)
     scenarios = [row.scenario for row in rows]
     any_unlabelled = any(row.latency_ms and not row.speedup for row in rows if row.scenario.mode != "incremental")
     planned = {scenario.mode for scenario in scenarios}
     modes = [mode for mode in MODES if mode not in PEERS or mode in planned]
     peers = [_WHAT_PEER.format(MODE_MARKS[mode].label) for mode in modes if mode in PEERS]
     no_baseline = _WHAT_NO_BASELINE if any_unlabelled else ""
-    parts = [_WHAT, *peers, no_baseline, provenance(scenarios), coverage(scenarios)]
+    parts = [_WHAT, *peers, no_baseline, provenance(scenarios), coverage(scenarios), left_out(functional)]
     groups = rows_by_size(rows)
     sheet = open_sheet([_PANEL_HEIGHT] * len(groups), " ".join(filter(None, parts)))
     for panel, (size, of_size) in zip(sheet.panels, groups.items(), strict=True):

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from figures.captions import coverage_of, nothing_yet, provenance
-from figures.panels import panel_title, rows_by_size
+from figures.captions import coverage_of, left_out, nothing_yet, provenance
+from figures.panels import panel_title, rows_by_size, split_functional
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
 from figures.tables import OK, PEERS, Measured, PublishedRange, ServerRow
@@ -32,13 +32,14 @@ _WHAT_PUBLISHED = (
 
 
 def draw_server_speedup(rows: Sequence[ServerRow], published: Sequence[PublishedRange]) -> Figure:
-    """Draw one panel per planned size."""
-    rows = [row for row in rows if row.scenario.mode not in PEERS]
+    """Draw one panel per size that is planned to be timed."""
+    rows, functional = split_functional([row for row in rows if row.scenario.mode not in PEERS])
     scenarios = [row.scenario for row in rows]
     groups = rows_by_size(rows)
     outcomes = [_outcome(row) for row in rows if row.scenario.mode in _SPECULATIVE]
     ranges = {known.size: known for known in published if known.size in groups}
-    parts = [_WHAT, _WHAT_PUBLISHED if ranges else "", provenance(scenarios), coverage_of(outcomes)]
+    published_part = _WHAT_PUBLISHED if ranges else ""
+    parts = [_WHAT, published_part, provenance(scenarios), coverage_of(outcomes), left_out(functional)]
     sheet = open_sheet([_PANEL_HEIGHT] * len(groups), " ".join(filter(None, parts)))
     for panel, (size, of_size) in zip(sheet.panels, groups.items(), strict=True):
         _draw_panel(panel, of_size, ranges.get(size))

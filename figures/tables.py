@@ -12,6 +12,7 @@ from figures.errors import FigureError
 
 OK = "ok"
 SIZES = ("small", "medium", "large")
+PURPOSES = ("measure", "functional")
 PEERS = ("transformers",)
 """Third parties beside our modes."""
 MODES = ("incremental", "sequence", "tree", *PEERS)
@@ -25,6 +26,7 @@ class Scenario:
     name: str
     experiment: str
     size: str
+    purpose: str
     mode: str
     batch_size: int
     status: str
@@ -38,6 +40,11 @@ class Scenario:
     commit: str | None
     target_description: str | None
     target_num_parameters: int | None
+
+    @property
+    def is_functional(self) -> bool:
+        """Whether its times are the scheduler's and not to be drawn."""
+        return self.purpose == "functional"
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class _Cells:
             name=self.required("scenario"),
             experiment=self.required("experiment"),
             size=self.required("size", SIZES),
+            purpose=self.required("purpose", PURPOSES),
             mode=self.required("mode", MODES),
             batch_size=batch_size,
             status=self.required("status"),

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from figures.captions import coverage, nothing_yet, provenance
-from figures.panels import panel_title, rows_by_size
+from figures.captions import coverage, left_out, nothing_yet, provenance
+from figures.panels import panel_title, rows_by_size, split_functional
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, PART_MARKS, SMALL_TEXT
 from figures.tables import MODES, STEP_PARTS, TimeSplitRow
@@ -28,9 +28,10 @@ _WHAT = (
 
 
 def draw_time_split(rows: Sequence[TimeSplitRow]) -> Figure:
-    """Draw one panel per planned size, one bar per scenario."""
+    """Draw one panel per size that is planned to be timed, one bar per scenario."""
+    rows, functional = split_functional(rows)
     scenarios = [row.scenario for row in rows]
-    caption = " ".join(filter(None, [_WHAT, provenance(scenarios), coverage(scenarios)]))
+    caption = " ".join(filter(None, [_WHAT, provenance(scenarios), coverage(scenarios), left_out(functional)]))
     groups = {size: _ordered(of_size) for size, of_size in rows_by_size(rows).items()}
     heights = [max(1.0, (_places(of_size)[-1] + 1) * _BAR_PITCH) if of_size else 1.0 for of_size in groups.values()]
     sheet = open_sheet(heights, caption, left=_LEFT)

@@ -30,8 +30,14 @@ wildcard_constraints:
 
 
 def markers(experiment):
-    """The markers that say that an experiment, as configured now, is complete."""
-    return PLANNED.markers(experiment)
+    """The markers of what an experiment, as configured now, still lacks; what has its marker is no part of a call."""
+    return PLANNED.missing_markers(experiment)
+
+
+def no_cluster(wildcards):
+    """Stands where a target needs a cluster that the platform has not."""
+    cluster = PLANNED.platform.cluster or "no cluster"
+    raise WorkflowError(f"platform {PLANNED.platform_name}: launch {PLANNED.platform.launch}, {cluster}: nothing to do")
 
 
 def sources(folder):

@@ -27,7 +27,7 @@ rule engine_wheel:
     input:
         "engine/pyproject.toml",
         sources("engine/treespec"),
-        machine=ancient(MACHINE),
+        machine=MACHINE,
     output:
         WHEEL,
     log:

@@ -12,6 +12,7 @@ rule placement:
         job=f"{RESULTS}/jobs/{{placement}}.yaml",
         machine=MACHINE,
         models=f"{RESULTS}/models_checked",
+        cluster=PLANNED.cluster.before_jobs,
     output:
         touch(f"{RESULTS}/ok/{{placement}}.{{fingerprint}}"),
     log:
@@ -20,13 +21,20 @@ rule placement:
         "../envs/engine.yaml"
     # All cores: two placements never run at once. No benchmark: its sampling would run beside what is being measured.
     threads: workflow.cores
+    # Of launchers under a scheduler; elsewhere there are none of them.
+    resources:
+        mpi=lambda wildcards: PLANNED.launch_resource(wildcards.placement, "mpi"),
+        nodes=lambda wildcards: PLANNED.launch_resource(wildcards.placement, "nodes"),
+        tasks=lambda wildcards: PLANNED.launch_resource(wildcards.placement, "tasks"),
+        slurm_extra=lambda wildcards: PLANNED.launch_resource(wildcards.placement, "slurm_extra"),
     params:
+        launch=lambda wildcards: PLANNED.launch_words(wildcards.placement),
         raw=f"{RESULTS}/raw",
         scenarios=lambda wildcards: PLANNED.scenario_names(wildcards.placement),
     message:
         "{wildcards.placement}: {params.scenarios}"
-    # exec and tied: the engine is Snakemake's own child and ends when Snakemake is killed.
+    # exec and tied: whatever starts the engine is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:
-        "exec python -m rules.tied $PPID treespec run"
+        "exec python -m rules.tied $PPID {params.launch:q}"
         " --config {input.job:q} --output-dir {params.raw:q} > >(tee -i {log:q}) 2>&1"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rules.platforms import read_yaml
-from rules.scenarios import ModelSize, Platform, SizeRoles, validated
+from rules.settings import EMBEDDED_CLUSTER, ModelSize, Platform, SizeRoles, validated
 from treespec.errors import ConfigError, TreespecError
 
 
@@ -57,11 +57,10 @@ def describe_machine() -> dict[str, Any]:
 
 def lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], machine: Mapping[str, Any]) -> list[str]:
     """Everything the platform needs for these sizes that the machine has not, each beside what is here."""
-    return [
-        *_device_lacks(platform, machine),
-        *_rank_lacks(platform, sizes, len(machine["gpus"])),
-        *_model_lacks(sizes.values()),
-    ]
+    # Other machines are looked at by the check of their cluster; models lie here and are copied from here.
+    devices = () if platform.launcher.is_remote else _device_lacks(platform, machine)
+    ranks = () if platform.launcher.is_remote else _rank_lacks(platform, sizes, len(machine["gpus"]))
+    return [*devices, *ranks, *_cluster_lacks(platform.cluster), *_model_lacks(sizes.values())]
 
 
 def _device_lacks(platform: Platform, machine: Mapping[str, Any]) -> Iterable[str]:
@@ -84,6 +83,11 @@ def _rank_lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], num_gp
     if wide and platform.device == "cuda":
         ranks = ", ".join(f"{num_ranks} for {size}" for size, num_ranks in wide.items())
         yield f"ranks: {ranks} needed, {num_gpus} GPUs here"
+
+
+def _cluster_lacks(cluster: str | None) -> Iterable[str]:
+    if cluster not in (None, EMBEDDED_CLUSTER) and not Path(cluster).is_file():
+        yield f"cluster file that is not there: {cluster} (start from config/cluster.example.yaml)"
 
 
 def _model_lacks(sizes: Iterable[SizeRoles]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import sys
@@ -13,21 +14,11 @@ from typing import Any
 
 import yaml
 
+from rules.cluster_plan import PlannedCluster
+from rules.launching import Start
 from rules.platforms import CONFIG_DIR, load_platform, platform_file, read_yaml
-from rules.scenarios import (
-    BasicTest,
-    PlannedPeer,
-    PlannedPlacement,
-    PlannedScenario,
-    Platform,
-    SizeRoles,
-    Sweep,
-    WorkflowConfig,
-    plan_sweep,
-    prompts_of,
-    roles_of,
-    validated,
-)
+from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario, plan_sweep, prompts_of, roles_of
+from rules.settings import BasicTest, Platform, SizeRoles, Sweep, WorkflowConfig, validated
 from treespec.errors import ConfigError, OutputError
 
 CHECKSUMS = "SHA256SUMS"
@@ -50,6 +41,42 @@ class Workflow:
         """The platform with its arguments filled in."""
         return f"{self.results}/platform.yaml"
 
+    @property
+    def cluster(self) -> PlannedCluster:
+        """The hosts that jobs run on, where they do not run on this machine."""
+        return PlannedCluster(self.platform, self.results)
+
+    def launch_words(self, placement: str) -> tuple[str, ...]:
+        """The command that starts a placement, up to its options."""
+        return self.platform.launcher.words(self._start(self._num_ranks(placement)))
+
+    def launch_resource(self, placement: str, resource: str) -> object:
+        """What a scheduler has to be asked for to start it; None where there is nothing to ask for."""
+        return self.platform.launcher.resources(self._start(self._num_ranks(placement))).get(resource)
+
+    @property
+    def basic_test_degrees(self) -> tuple[int, int]:
+        """Tensor and pipeline degree of the basic test's ranks: every place of all nodes, or two by two here."""
+        platform = self.platform
+        return (platform.ranks_on_a_node, platform.num_nodes) if platform.launcher.is_remote else (2, 2)
+
+    @property
+    def basic_test_launch_words(self) -> tuple[str, ...]:
+        """The command that starts the basic test's ranks, up to its options."""
+        return self.platform.launcher.words(self._start(math.prod(self.basic_test_degrees)))
+
+    def basic_test_resource(self, resource: str) -> object:
+        """As ``launch_resource``."""
+        return self.platform.launcher.resources(self._start(math.prod(self.basic_test_degrees))).get(resource)
+
+    def _num_ranks(self, placement: str) -> int:
+        (job,) = (job.job for sweep in self.sweeps.values() for job in sweep if job.name == placement)
+        return job.placement.num_ranks
+
+    def _start(self, num_ranks: int) -> Start:
+        platform = self.platform
+        return Start(num_ranks, platform.ranks_on_a_node, self.cluster.file, platform.device == "cuda")
+
     def sizes(self) -> list[str]:
         """The model sizes that the plan and the basic test use."""
         planned = (item.size for sweep in self.sweeps.values() for job in sweep for item in job.scenarios)
@@ -71,6 +98,10 @@ class Workflow:
         """The markers that say that an experiment, as configured now, is complete."""
         return [self.marker(job) for placement in self.sweeps[experiment] for job in placement.jobs]
 
+    def missing_markers(self, experiment: str) -> list[str]:
+        """Those of them that are not there: a marker that is there counts, whatever else a call makes anew."""
+        return [marker for marker in self.markers(experiment) if not Path(marker).exists()]
+
     @property
     def _jobs(self) -> dict[str, PlannedPlacement | PlannedPeer]:
         return {job.name: job for sweep in self.sweeps.values() for placement in sweep for job in placement.jobs}
@@ -81,23 +112,25 @@ class Workflow:
 
     def data_files(self) -> list[str]:
         """Weights and prompts that the plan reads."""
-        weights = {str(path) for folder in self._model_folders() for path in folder.glob("*.safetensors")}
-        return sorted(weights | {str(path) for path in self._prompt_files()})
+        weights = {str(path) for folder in self.model_folders() for path in Path(folder).glob("*.safetensors")}
+        return sorted(weights | {*self.prompt_files()})
 
     def checksum_files(self) -> list[str]:
         """The lists of checksums that lie beside the models and prompts in use, where there are any."""
-        folders = {*self._model_folders(), *(path.parent for path in self._prompt_files())}
+        folders = {*map(Path, self.model_folders()), *(Path(path).parent for path in self.prompt_files())}
         return sorted(str(path) for folder in folders if (path := folder / CHECKSUMS).is_file())
 
-    def _model_folders(self) -> set[Path]:
+    def model_folders(self) -> list[str]:
+        """The models that the plan and the basic test use."""
         jobs = [placement.job.placement for placements in self.sweeps.values() for placement in placements]
         models = [model for job in jobs for model in (job.target, *job.drafts)]
-        return {model.path for model in (*models, self.basic_test.target, *self.basic_test.drafts)}
+        return sorted({str(model.path) for model in (*models, self.basic_test.target, *self.basic_test.drafts)})
 
-    def _prompt_files(self) -> set[Path]:
+    def prompt_files(self) -> list[str]:
+        """The prompts that the plan and the basic test use."""
         placements = [placement for sweep in self.sweeps.values() for placement in sweep]
-        planned = {scenario.config.prompts for placement in placements for scenario in placement.scenarios}
-        return planned | {self.basic_test_prompts}
+        planned = {str(scenario.config.prompts) for placement in placements for scenario in placement.scenarios}
+        return sorted(planned | {str(self.basic_test_prompts)})
 
 
 def prefer_own_programs() -> None:
@@ -136,10 +169,11 @@ def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Work
 
 
 def write_plan(workflow: Workflow) -> None:
-    """Job files and plans, rewritten only where they changed; markers whose records are gone are taken away."""
+    """Job files and plans, rewritten only where they changed; markers that no longer hold are taken away."""
     platform = yaml.safe_dump(workflow.platform.model_dump(mode="json"), sort_keys=False)
     try:
         _write_if_changed(Path(workflow.platform_file), platform)
+        workflow.cluster.retire_markers()
         for experiment, placements in workflow.sweeps.items():
             for placement in placements:
                 text = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
@@ -169,6 +203,7 @@ def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[st
         "scenario": config.pop("name"),
         "experiment": placement.experiment,
         "placement": placement.name,
+        "purpose": placement.purpose,
         "size": scenario.size,
         "mode": scenario.mode,
         "mode_name": scenario.mode_name,

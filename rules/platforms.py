@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rules.scenarios import Argument, Platform, WorkflowConfig, validated
+from rules.settings import Argument, Platform, WorkflowConfig, validated
 from treespec.errors import ConfigError
 
 CONFIG_DIR = Path("config")

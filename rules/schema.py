@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from rules.scenarios import BasicTest, Platform, Sweep, WorkflowConfig
+from rules.settings import BasicTest, Platform, Sweep, WorkflowConfig
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "config": WorkflowConfig,

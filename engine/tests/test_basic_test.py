@@ -219,3 +219,104 @@ def test_mistake_of_the_user_is_one_line_with_status_2(
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert len(captured.err.splitlines()) == 1
+
+
+# Serves a job from a table of tokens; the second word says which scenario is to go wrong.
+LAUNCHER = """
+import json, pathlib, sys
+tokens, wrong, options = json.load(open(sys.argv[1])), sys.argv[2], dict(zip(sys.argv[3::2], sys.argv[4::2]))
+job = json.load(open(options["--config"]))
+degrees = [job["placement"][f"{axis}_parallel_degree"] for axis in ("tensor", "pipeline")]
+if wrong == "the job is done" or degrees != [2, 2]:
+    sys.exit(f"host node1: told to fail with {degrees}")
+for scenario in job["scenarios"]:
+    rows = [
+        {"prompt_index": index, "output_token_ids": ids[: scenario["max_new_tokens"]]}
+        for index, ids in enumerate(tokens[: scenario["num_prompts"]])
+    ]
+    if wrong.startswith(scenario["name"]):
+        rows[-1]["output_token_ids"][-1] += 1
+    path = pathlib.Path(options["--output-dir"], scenario["name"] + ".jsonl")
+    path.write_text("".join(json.dumps(row) + "\\n" for row in reversed(rows)))
+"""
+
+
+@pytest.fixture
+def check_ranks(
+    tiny: TinyModels, prompts: Path, reference: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[basic_test.Ranks], list[dict[str, object]]]:
+    """The checks of several ranks alone, against what one process is known to write."""
+    shorten(monkeypatch)
+
+    def check(ranks: basic_test.Ranks) -> list[dict[str, object]]:
+        report: list[dict[str, object]] = []
+        placement = ranks.placement(tiny.target("mha"), tiny.draft("mha"))
+        basic_test._check_ranks(basic_test.Outcome(reference, [], []), ranks, placement, prompts, report)
+        return report
+
+    return check
+
+
+CheckRanks = Callable[[basic_test.Ranks], list[dict[str, object]]]
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, reference: list[list[int]]) -> Callable[[str], tuple[str, ...]]:
+    """Words that start a job of which the named check has to fail; "" for none."""
+    (tmp_path / "tokens.json").write_text(json.dumps(reference))
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    return lambda wrong: (sys.executable, str(tmp_path / "launcher.py"), str(tmp_path / "tokens.json"), wrong)
+
+
+def test_ranks_are_started_by_the_words_given(
+    check_ranks: CheckRanks, stand_in: Callable[[str], tuple[str, ...]]
+) -> None:
+    report = check_ranks(basic_test.Ranks(launch=stand_in("")))
+    assert [check["check"] for check in report] == [
+        "2 x 2 ranks: the job is done",
+        "2 x 2 ranks, incremental: tokens equal one process",
+        "2 x 2 ranks, tree: tokens equal one process",
+    ]
+
+
+@pytest.mark.parametrize(
+    "failing", ["the job is done", "incremental: tokens equal one process", "tree: tokens equal one process"]
+)
+def test_ranks_that_go_wrong_fail_the_check_that_guards_against_it(
+    check_ranks: CheckRanks,
+    stand_in: Callable[[str], tuple[str, ...]],
+    failing: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(basic_test.CheckFailedError, match=failing):
+        check_ranks(basic_test.Ranks(launch=stand_in(failing)))
+    assert ("host node1: told to fail" in capsys.readouterr().err) == (failing == "the job is done")
+
+
+def test_a_launcher_that_is_not_there_is_a_failed_check(
+    check_ranks: CheckRanks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(basic_test.CheckFailedError, match="the job is done"):
+        check_ranks(basic_test.Ranks(launch=("no-such-launcher",)))
+    assert "no-such-launcher: No such file" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_divided_is_skipped_and_said_to_be(
+    check_ranks: CheckRanks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_ranks(basic_test.Ranks(tensor_degree=97, launch=("false",))) == []
+    assert capsys.readouterr().out.startswith("skipped 97 x 2 ranks: attention heads cannot be divided")
+
+
+@pytest.mark.slow
+def test_the_engines_own_ranks_write_what_one_process_writes(check_ranks: CheckRanks) -> None:
+    assert all(check["holds"] for check in check_ranks(basic_test.Ranks()))
+
+
+def test_everything_after_launch_starts_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(basic_test, "run_checks", lambda *words: given.extend(words) or [])
+    words = ["python", "-m", "cluster", "run", "--cluster", "lab.yaml", "--ranks", "8"]
+    monkeypatch.setattr(sys, "argv", ["basic_test.py", "--degrees", "4", "2", "--launch", *words])
+    assert basic_test.main() == 0
+    assert given[-1] == basic_test.Ranks(4, 2, tuple(words))

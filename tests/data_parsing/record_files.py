@@ -20,6 +20,7 @@ class SyntheticScenario:
     mode: str = "incremental"
     batch_size: int = 1
     size: str = "small"
+    purpose: str = "measure"
     experiment: str = "server_gpu"
     variant: str = ""
     fingerprint: str = "f" * 64
@@ -52,6 +53,7 @@ class SyntheticScenario:
             "scenario": self.name,
             "experiment": self.experiment,
             "size": self.size,
+            "purpose": self.purpose,
             "mode": self.mode,
             "batch_size": self.batch_size,
             "fingerprint": self.fingerprint,

@@ -75,6 +75,22 @@ def test_status_names_what_is_not_done(tmp_path: Path, capsys: pytest.CaptureFix
     ]
 
 
+def test_status_says_of_functional_scenarios_whether_their_tokens_are_right(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incremental, sequence, tree = (s.with_(purpose="functional") for s in server_grid(batch_sizes=(1,)))
+    rows = tree.rows()
+    rows[6]["output_token_ids"][-1] += 1
+    incremental.write(tmp_path / "raw")
+    tree.write(tmp_path / "raw", rows=rows)
+    plan = write_plan(tmp_path / "plan.json", [incremental, sequence, tree])
+    assert main(["status", "--plan", str(plan), "--raw-dir", str(tmp_path / "raw")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"  {incremental.name}: functional, 4 of 4 prompts as incremental decoding writes them" in lines
+    assert f"  {tree.name}: functional, 3 of 4 prompts as incremental decoding writes them" in lines
+    assert f"  {sequence.name}: functional" in lines
+
+
 def test_status_takes_the_command_of_the_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = write_plan(tmp_path / "plan.json", server_grid(batch_sizes=(1,)))
     command = "snakemake {experiment}_experiments --config platform=g5"

@@ -54,6 +54,8 @@ def test_variant_is_what_follows_the_artifacts_name(tmp_path: Path, variant: str
     [
         ({"mode": "beam"}, "mode 'beam' is unknown, allowed: incremental, sequence, tree"),
         ({"size": "huge"}, "size 'huge' is unknown, allowed: small, medium, large"),
+        ({"purpose": "fun"}, "purpose 'fun' is unknown, allowed: measure, functional"),
+        ({"purpose": None}, "purpose must be a text that is not empty, received None"),
         ({"batch_size": 0}, "batch_size must be a positive integer, received 0"),
         ({"batch_size": True}, "batch_size must be a positive integer, received True"),
         ({"scenario": "../x"}, "must consist of letters"),

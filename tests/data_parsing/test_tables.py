@@ -66,6 +66,20 @@ def test_artifact_table_leaves_other_settings_out(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(alone, both)
 
 
+def test_functional_times_are_in_no_table_that_cannot_say_so(tmp_path: Path) -> None:
+    """They are kept where a column says what they are; the artifact's columns have no place for that."""
+    measured = server_grid(batch_sizes=(1,))
+    functional = [scenario.with_(size="medium", purpose="functional") for scenario in measured]
+    write_all(tmp_path, [*measured, *functional])
+    tables = tables_of(tmp_path, [*measured, *functional])
+    for name in ("server", "time_split", "token_equality"):
+        assert list(tables[name]["purpose"]) == ["measure"] * 3 + ["functional"] * 3
+    assert tables["server"]["median_per_token_latency_ms"].notna().all()
+    assert tables["server_small"].notna().to_numpy().tolist() == [[True] * 4]
+    assert tables["server_medium"].notna().to_numpy().tolist() == [[True, False, False, False]]
+    assert list(tables["token_equality"]["num_prompts_identical"]) == [4] * 6
+
+
 def test_server_row_of_a_record(tmp_path: Path) -> None:
     incremental, _, tree = scenarios = server_grid(batch_sizes=(1,))
     write_all(tmp_path, scenarios)

@@ -9,7 +9,7 @@ from typing import Any
 MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
 PEER = "transformers"
 SCENARIO_COLUMNS = [
-    *("scenario", "size", "mode", "batch_size", "status", "target", "draft", "num_requests", "num_repeats"),
+    *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "num_requests", "num_repeats"),
     *("device", "num_threads", "dtype", "commit", "target_description", "target_num_parameters"),
     *("experiment", "detail"),
 ]
@@ -30,6 +30,7 @@ def planned_row(mode: str = "tree", batch_size: int = 1, size: str = "small", st
         "scenario": f"server_{size}-{batch_size}_batchsize-{MODES.get(mode, mode)}",
         "experiment": "server_gpu",
         "size": size,
+        "purpose": "measure",
         "mode": mode,
         "batch_size": batch_size,
         "status": status,

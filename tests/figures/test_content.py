@@ -143,3 +143,25 @@ def test_scenarios_with_further_settings_do_not_hide_the_experiments_own(tmp_pat
 def test_names_with_dollar_signs_are_names(tmp_path: Path) -> None:
     drawn = draw("server_latency", tmp_path, grid(target="a$b$c"))
     assert "small: a$b$c" in drawn.words()
+
+
+FUNCTIONAL = (
+    "6 functional scenarios of size medium and large left out: they show that it works, and their times are the"
+)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_functional_scenarios_are_counted_and_never_drawn(tmp_path: Path, name: str) -> None:
+    functional = [row for size in ("medium", "large") for row in grid((1,), size, purpose="functional")]
+    alone, beside = draw(name, tmp_path, grid()), draw(name, tmp_path, [*grid(), *functional])
+    assert beside.words() == alone.words()
+    assert beside.caption.startswith(alone.caption)
+    assert FUNCTIONAL in beside.caption and "functional" not in alone.caption
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_platform_that_times_nothing_says_so(tmp_path: Path, name: str) -> None:
+    drawn = draw(name, tmp_path, grid((1, 4), purpose="functional"))
+    assert "nothing is planned to be timed" in drawn.words()
+    assert "6 functional scenarios of size small left out" in drawn.caption
+    assert not any(panel.patches for panel in drawn.figure.axes)

@@ -28,6 +28,11 @@ def partial(size: str = "small") -> list[Row]:
     return rows
 
 
+def partial_functional() -> list[Row]:
+    """Sizes whose times are not drawn, some of them without a record."""
+    return [row | {"purpose": "functional"} for size in ("medium", "large") for row in partial(size)]
+
+
 LONG: dict[str, Any] = {
     "target_description": "embedded LLaMA target " + "of many words " * 30 + "x" * 200,
     "device": "NVIDIA A10G with a name that does not end " * 4,
@@ -42,6 +47,8 @@ CASES = {
     "some of all sizes": [row for size in ("small", "medium", "large") for row in partial(size)],
     "all with a peer": with_peer([row for size in ("small", "medium") for row in grid((1, 2, 4, 8, 16), size)]),
     "some with a peer": [*with_peer(partial()), planned_row(PEER, 32, status="superseded")],
+    "functional beside": [*grid(), *partial_functional()],
+    "functional alone": partial_functional(),
     "one": [measured_row("incremental")],
     "long names": grid(**LONG),
     "slow speculation": grid(speedup=0.12, speedup_ci_low=0.1, speedup_ci_high=0.15),

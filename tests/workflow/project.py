@@ -21,7 +21,10 @@ REPOSITORY = Path(__file__).parents[2]
 MODELS = REPOSITORY / "models/embedded/llama"
 NUM_PROMPTS, NUM_REPEATS = 4, 2
 """Of the ``real`` fixture."""
-LINKED = ("Snakefile", "rules", "profiles", "envs", "engine", "benchmarks", "data_parsing", "figures", "paper")
+LINKED = (
+    *("Snakefile", "rules", "profiles", "envs"),
+    *("engine", "cluster", "benchmarks", "data_parsing", "figures", "paper"),
+)
 LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
 
 

@@ -48,6 +48,23 @@ for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
         (raw / f"{row['scenario']}.meta.json").write_text(json.dumps(meta))
 """
 
+CLUSTER = """
+import json, os, pathlib, sys
+with open("calls.txt", "a") as calls:
+    print(*sys.argv[1:], file=calls)
+if os.environ.get("FAIL_CLUSTER") == sys.argv[1]:
+    sys.exit(1)
+if sys.argv[1] == "run":
+    options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+    raw, placement = pathlib.Path(options["--output-dir"]), pathlib.Path(options["--config"]).stem
+    raw.mkdir(parents=True, exist_ok=True)
+    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+        if row["placement"] == placement:
+            meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
+            (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
+            (raw / f"{row['scenario']}.meta.json").write_text(json.dumps(meta))
+"""
+
 PARSING = """
 import pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -68,7 +85,7 @@ for name in ("server_latency", "server_speedup", "time_split"):
 
 
 def put_stand_ins(project: Project) -> None:
-    """Replace the engine, the peer, parsing and figures of a project by the programs above."""
+    """Replace the engine, the peer, the cluster, parsing and figures of a project by the programs above."""
     venv = project.folder / "venv"
     (venv / "bin").mkdir(parents=True)
     for name in ("lib", "pyvenv.cfg"):
@@ -82,6 +99,7 @@ def put_stand_ins(project: Project) -> None:
         ("data_parsing/__main__", PARSING),
         ("figures/__main__", FIGURES),
         ("benchmarks/peer_server", PEER_SERVER),
+        ("cluster/__main__", CLUSTER),
     )
     for name, code in programs:
         path = project.folder / f"{name}.py"

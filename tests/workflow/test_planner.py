@@ -131,7 +131,7 @@ def test_a_peers_marker_follows_its_version_and_our_fingerprints(
 
 def test_a_peer_on_several_ranks_is_refused(project: Project) -> None:
     def widen(platform: dict[str, Any]) -> None:
-        platform.update(devices_per_node=2)
+        platform.update(ranks_per_node=2)
         platform["sizes"]["small"].update(tensor_parallel_degree=2)
 
     project.edit("platforms/tiny.yaml", widen)
@@ -217,16 +217,16 @@ def test_overrides_of_an_unknown_experiment_are_refused(project: Project) -> Non
         plan()
 
 
-def test_more_ranks_than_devices_are_refused(project: Project) -> None:
+def test_more_ranks_than_places_are_refused(project: Project) -> None:
     project.edit("platforms/tiny.yaml", lambda platform: platform["sizes"]["small"].update(tensor_parallel_degree=2))
-    with pytest.raises(TreespecError, match=r"more ranks than devices.*received: 2 ranks; allowed: at most 1"):
+    with pytest.raises(TreespecError, match=r"more ranks than places.*received: 2 ranks; allowed: at most 1"):
         plan()
 
 
 def test_the_laptop_runs_the_inflated_pair_over_the_artifacts_grid(project: Project) -> None:
     import yaml
 
-    from rules.scenarios import Platform, Sweep, validated
+    from rules.settings import Platform, Sweep, validated
 
     for name, model in (("platforms/laptop.yaml", Platform), ("experiments/server_gpu.yaml", Sweep)):
         validated(model, yaml.safe_load((project.folder / "config" / name).read_text()), name)

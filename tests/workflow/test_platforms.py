@@ -62,17 +62,23 @@ def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("config", "num_placements", "num_scenarios", "peers"),
+    ("config", "num_placements", "num_scenarios", "further"),
     [
-        ({"platform": "laptop"}, 1, 12, {"peer": 1}),
+        ({"platform": "laptop"}, 3, 24, {"peer": 1}),
         ({"platform": "single_gpu"}, 1, 15, {"peer": 1}),
-        ({"platform": "g5"}, 3, 45, {}),  # a peer runs on one rank
+        ({"platform": "g5"}, 3, 45, {"provision_cluster": 1, "check_cluster": 1}),  # a peer runs on this machine
+        (
+            {"platform": "two_nodes_local"},
+            3,
+            18,
+            {"start_embedded_cluster": 1, "provision_cluster": 1, "check_cluster": 1},
+        ),
         (OWN, 1, 12, {"peer": 1}),
     ],
     ids=lambda value: value.get("platform") if isinstance(value, dict) else None,
 )
 def test_jobs_and_scenarios(
-    shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int, peers: dict[str, int]
+    shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int, further: dict[str, int]
 ) -> None:
     workflow = plan_workflow(config, ["server_gpu"])
     assert len(workflow.sweeps["server_gpu"]) == num_placements
@@ -86,14 +92,14 @@ def test_jobs_and_scenarios(
         "basic_test": 1,
         "placement": num_placements,
         "server_gpu_experiments": 1,
-        **peers,
+        **further,
     }
     assert [name for name in names(workflow) if name not in done.stdout.split()] == []
 
 
 def test_every_shipped_platform_is_counted_above() -> None:
     shipped = {path.stem for path in (REPOSITORY / "config/platforms").glob("*.yaml")}
-    assert shipped == {"laptop", "single_gpu", "g5", "local"}
+    assert shipped == {"laptop", "single_gpu", "g5", "local", "two_nodes_local"}
 
 
 def test_g5_is_the_papers_grid_models_and_degrees(shipped: Project) -> None:
@@ -120,6 +126,23 @@ def test_a_dry_run_of_g5_names_the_45_scenarios(shipped: Project) -> None:
     assert len(named) == 45
 
 
+@pytest.mark.parametrize("platform", ["laptop", "two_nodes_local"])
+def test_embedded_platforms_run_the_papers_degrees_and_time_none_of_them(shipped: Project, platform: str) -> None:
+    workflow = plan_workflow({"platform": platform}, ["server_gpu"])
+    placements = {job.name: job for job in workflow.sweeps["server_gpu"]}
+    for size, degrees in {"medium": (4, 1), "large": (4, 2)}.items():
+        job = placements[f"server_gpu-{size}"]
+        placement = job.job.placement
+        assert (placement.tensor_parallel_degree, placement.pipeline_parallel_degree) == degrees
+        assert job.purpose == "functional"
+        assert placement.target.inflation is None and placement.dtype == "float32"
+        assert {item.config.max_requests_per_batch for item in job.scenarios} == {1, 4}
+        assert {item.config.max_new_tokens for item in job.scenarios} == {16}
+        assert not job.peers
+        assert job.scenarios[0].config.name == f"server_{size}-1_batchsize-incr_dec-max_new_tokens_16"
+    assert placements["server_gpu-small"].purpose == {"laptop": "measure", "two_nodes_local": "functional"}[platform]
+
+
 def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> None:
     assert names(plan_workflow({"platform": "single_gpu"}, ["server_gpu"])) == paper_names(("small",))
 
@@ -130,7 +153,7 @@ def test_single_gpu_is_the_small_part_of_the_papers_grid(shipped: Project) -> No
         (
             "g5",
             [
-                "CUDA devices: 4 needed, 0 here | ranks: 4 for medium, 8 for large needed, 0 GPUs here",
+                "cluster file that is not there: config/cluster.yaml (start from config/cluster.example.yaml)",
                 "models/hub/facebook/opt-30b (hub: facebook/opt-30b)",
             ],
         ),
@@ -159,15 +182,20 @@ def test_a_machine_that_has_everything_lacks_nothing(shipped: Project) -> None:
             model.path.mkdir(parents=True, exist_ok=True)
             (model.path / "model.safetensors").touch()
     assert lacking({"platform": "single_gpu"}, machine(A10G)) == []
-    assert lacking({"platform": "g5"}, machine(*[A10G] * 8)) == []
+    Path("elsewhere.yaml").touch()
+    assert lacking({"platform": "g5", "cluster": "elsewhere.yaml"}, machine()) == [], "its GPUs are the nodes'"
 
 
 @pytest.mark.parametrize(
     ("config", "gpus", "told"),
     [
         (OWN | {"device": "cuda"}, [], "CUDA devices: 1 needed, 0 here"),
-        ({"platform": "g5"}, [A10G, A10G], "CUDA devices: 4 needed, 2 here"),
-        ({"platform": "g5"}, [A10G] * 3 + [CPU], "memory of each device: 21890 MiB needed, 8000 here"),
+        ({"platform": "single_gpu"}, [CPU], "memory of each device: 17408 MiB needed, 8000 here"),
+        (
+            {"platform": "g5"},
+            [A10G] * 8,
+            "cluster file that is not there: config/cluster.yaml (start from config/cluster.example.yaml)",
+        ),
         ({"platform": "single_gpu"}, [A10G | {"computes": False}], "cuda devices that compute wrongly: [0]"),
     ],
 )
@@ -192,8 +220,25 @@ def test_weights_that_arrive_are_another_marker(shipped: Project) -> None:
 
 def test_ranks_share_layers_inside_a_node_only(shipped: Project) -> None:
     shipped.edit("platforms/g5.yaml", lambda data: data["sizes"]["medium"].update(tensor_parallel_degree=8))
-    with pytest.raises(TreespecError, match=r"received: tensor_parallel_degree 8; allowed: at most 4"):
+    with pytest.raises(TreespecError, match=r"received: tensor_parallel_degree 8 with 4 ranks .*allowed: at most 4"):
         plan_workflow({"platform": "g5"}, ["server_gpu"])
+
+
+def test_a_gpu_serves_one_rank(shipped: Project) -> None:
+    shipped.edit("platforms/g5.yaml", lambda data: data.update(ranks_per_node=8))
+    with pytest.raises(TreespecError, match=r"a GPU serves one rank: ranks_per_node is at most devices_per_node 4"):
+        plan_workflow({"platform": "g5"}, ["server_gpu"])
+
+
+def test_several_gpus_of_this_machine_are_counted(shipped: Project) -> None:
+    def widen(data: dict[str, Any]) -> None:
+        data.update(devices_per_node=2)
+        data["sizes"]["small"].update(tensor_parallel_degree=2)
+        data["overrides"]["server_gpu"].update(peers=[])
+
+    shipped.edit("platforms/single_gpu.yaml", widen)
+    told = lacking({"platform": "single_gpu"}, machine(A10G))
+    assert told[:2] == ["CUDA devices: 2 needed, 1 here", "ranks: 2 for small needed, 1 GPUs here"]
 
 
 @pytest.mark.parametrize(
