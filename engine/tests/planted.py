@@ -15,7 +15,7 @@ from treespec.config import Sampling
 from treespec.draft.selection import IndependentDraws, Leaves, Selected
 from treespec.ops.draws import Draws
 from treespec.ops.sampling import TargetRows, distributions
-from treespec.runner import ForwardRow, ModelRunner, RunHandle
+from treespec.runner import ForwardRow, ModelRunner, RunHandle, Wanted
 from treespec.tree import Contract, Proposals
 from treespec.verify import GreedyVerifier, SamplerMatchVerifier, VerifyResult
 
@@ -23,15 +23,16 @@ from treespec.verify import GreedyVerifier, SamplerMatchVerifier, VerifyResult
 class OffByOne(ModelRunner):
     """Puts the nodes of a tree one position too far."""
 
-    def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
-        return super().submit([replace(row, positions=row.positions + (row.num_logits > 1)) for row in rows])
+    def submit(self, rows: Sequence[ForwardRow], wanted: Wanted = Wanted.LOGITS) -> RunHandle:
+        late = [replace(row, positions=row.positions + (row.num_logits > 1)) for row in rows]
+        return super().submit(late, wanted)
 
 
 class SeesCousins(ModelRunner):
     """Lets a node of a tree see every node before it, not its ancestors alone."""
 
-    def submit(self, rows: Sequence[ForwardRow]) -> RunHandle:
-        return super().submit([self._causal(row) if row.num_logits > 1 else row for row in rows])
+    def submit(self, rows: Sequence[ForwardRow], wanted: Wanted = Wanted.LOGITS) -> RunHandle:
+        return super().submit([self._causal(row) if row.num_logits > 1 else row for row in rows], wanted)
 
     @staticmethod
     def _causal(row: ForwardRow) -> ForwardRow:

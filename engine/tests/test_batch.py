@@ -13,14 +13,14 @@ from treespec.kvcache.allocator import SlotAllocator, SlotMoves
 from treespec.kvcache.pool import CacheShape, KVCachePool
 from treespec.model.decoder import ForwardBatch
 from treespec.runner import ForwardRow
-from treespec.runner.batch import pack_rows
+from treespec.runner.batch import Stripes, pack_rows
 
 CPU = torch.device("cpu")
 NUM_REGIONS, CAPACITY = 5, 40
 
 
 def pack(rows: list[ForwardRow], allocator: SlotAllocator) -> ForwardBatch:
-    return pack_rows(rows, allocator, torch.float32, CPU)
+    return pack_rows(rows, allocator, Stripes(1, allocator.region_capacity), torch.float32, CPU)
 
 
 def row_after(

@@ -35,9 +35,10 @@ PLACEMENT_CHANGES: dict[str, Any] = {
     "tensor_parallel_degree": 2,
     "pipeline_parallel_degree": 2,
     "layer_split": (2,),
+    "draft_placement": "replicated",
     "plugins": (Path(__file__),),
 }
-PLACEMENT_NOT_IDENTITY: dict[str, Any] = {"name": "other", "rank_timeout_s": 5.0}
+PLACEMENT_NOT_IDENTITY: dict[str, Any] = {"name": "other", "rank_timeout_s": 5.0, "load_timeout_s": 5.0}
 SCENARIO_CHANGES: dict[str, Any] = {
     "name": "other",
     "mode": "sequence",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from treespec.config import Placement
 from treespec.errors import ConfigError
 from treespec.model.loader import open_model
 from treespec.parallel.mesh import ParallelMesh
-from treespec.serving.build import mesh_of, require_divisible
+from treespec.serving.limits import mesh_of, require_divisible
 
 DEGREES = [(2, 1), (1, 2), (2, 2)]
 
@@ -66,13 +67,17 @@ def test_degrees_that_do_not_divide_the_model_are_one_error(
         require_divisible(open_model(placement.target).spec, mesh_of(placement, 0), placement.name)
 
 
-def served_on(job: JobFolder, tensor: int, pipeline: int) -> dict[str, list[list[int]]]:
-    """Tokens of every scenario, served on so many ranks."""
+def served_on(
+    job: JobFolder, tensor: int, pipeline: int, look: Callable[[str], None] = lambda name: None
+) -> dict[str, list[list[int]]]:
+    """Tokens of every scenario, served on so many ranks; ``look`` is called with each while its record is there."""
     job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline}
     run = job.start()
     _, told = run.communicate(timeout=240)
     assert run.returncode == 0, told[-3000:]
     tokens = {name: [row["output_token_ids"] for row in job.rows(name)] for name in job.names}
+    for name in job.names:
+        look(name)
     for path in job.results.iterdir():
         path.unlink()
     return tokens

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve the scenarios of a job file and write their records")
     run.add_argument("--config", type=Path, required=True, help="job file: a placement and its scenarios")
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
+    run.add_argument("--dry-run", action="store_true", help="check the job, say what is missing, serve nothing")
     run.set_defaults(command=_run)
     add_compare(commands)
     add_audit(commands)
@@ -52,16 +53,21 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     from treespec.config import load_run_config
     from treespec.metrics.records import RecordFolder
-    from treespec.parallel.process_group import launched_rank
+    from treespec.parallel.rendezvous import adopt_rendezvous
     from treespec.serving.exclusion import exclusive_run
     from treespec.serving.job import Job
     from treespec.serving.ranks import check_ranks, launch_local_ranks, run_as_rank
 
     config = load_run_config(args.config)
     num_ranks = config.placement.num_ranks
-    if num_ranks > 1 and (rank := launched_rank()) is not None:
+    if num_ranks > 1 and (rank := adopt_rendezvous(os.environ)) is not None:
         return 1 if run_as_rank(config, args.output_dir, rank) else 0
     folder = RecordFolder(args.output_dir).folder
+    if args.dry_run:
+        check_ranks(config.placement)
+        missing = [scenario.name for scenario in Job(config, folder).missing()]
+        say(f"{len(missing)} of {len(config.scenarios)} scenarios are missing: {', '.join(missing) or 'none'}")
+        return 0
     with exclusive_run(folder):
         job = Job(config, folder)
         if num_ranks == 1 or not job.missing():

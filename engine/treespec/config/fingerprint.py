@@ -13,7 +13,7 @@ from treespec.errors import CheckpointError, InputFileError
 RECORD_EPOCH = 2
 """Raised by hand when a change of the code changes results or timing; older records are then superseded."""
 
-_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts", "plugins", "rank_timeout_s"}
+_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts", "plugins", "rank_timeout_s", "load_timeout_s"}
 _NOT_IDENTITY_SCENARIO = {"prompts"}
 _MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer.json")
 

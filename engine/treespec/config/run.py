@@ -64,7 +64,13 @@ class Placement(StrictModel):
     tensor_parallel_degree: int = Field(1, ge=1, description="ranks inside a node that share each layer")
     pipeline_parallel_degree: int = Field(1, ge=1, description="ranks that hold consecutive layers")
     layer_split: tuple[int, ...] | None = Field(None, description="layers of each pipeline stage; null: even")
-    rank_timeout_s: float = Field(60.0, gt=0, description="a rank that waits longer for the others gives up")
+    draft_placement: Literal["driver", "own_ranks", "replicated"] = Field(
+        "driver",
+        description="where draft models live: all on the rank that decides, each on a rank of its own, or a replica "
+        "on every rank with the requests of a batch divided among them",
+    )
+    rank_timeout_s: float = Field(45.0, gt=0, description="a rank that waits longer for the others gives up")
+    load_timeout_s: float = Field(1800.0, gt=0, description="the same until all ranks have started and loaded")
     plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
 
     @property
@@ -79,6 +85,15 @@ class Placement(StrictModel):
             raise ValueError(
                 f"layer_split {list(split)} does not fit pipeline_parallel_degree {self.pipeline_parallel_degree}; "
                 "allowed: a positive number for every stage"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_draft_has_a_rank(self) -> Self:
+        if self.draft_placement == "own_ranks" and len(self.drafts) > self.num_ranks:
+            raise ValueError(
+                f"draft_placement 'own_ranks' with {len(self.drafts)} draft models on {self.num_ranks} ranks; "
+                "allowed: at most one draft model per rank"
             )
         return self
 

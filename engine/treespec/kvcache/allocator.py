@@ -37,6 +37,11 @@ class SlotMoves:
     sources: np.ndarray  # int64
     targets: np.ndarray  # int64
 
+    @classmethod
+    def together(cls, moves: Sequence[SlotMoves]) -> SlotMoves:
+        """Copies of several regions."""
+        return cls(np.concatenate([m.sources for m in moves]), np.concatenate([m.targets for m in moves]))
+
 
 class SlotAllocator:
     """Hands out regions, leases and commits; every misuse is a bug of ours and asserts."""

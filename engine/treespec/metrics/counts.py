@@ -55,3 +55,5 @@ class PassProfile:
     num_output_tokens: int = 0
     wall_us: int = 0
     time_us: dict[str, int] = field(default_factory=dict)
+    # "driver" and "all_ranks" -> kind -> messages and bytes; empty on one rank
+    traffic: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)

@@ -113,6 +113,7 @@ def pass_entry(totals: PassProfile) -> dict[str, Any]:
         "num_target_steps": totals.num_target_steps,
         "num_output_tokens": totals.num_output_tokens,
         "time_us": totals.time_us,
+        "traffic": totals.traffic,
     }
 
 

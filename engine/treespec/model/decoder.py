@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 import torch
@@ -32,6 +33,13 @@ Weights = Mapping[str, Sliceable]
 """Tensors of a checkpoint by their names there."""
 
 
+class Wanted(IntEnum):
+    """What a pass is to find out about its rows."""
+
+    LOGITS = 0
+    LIKELIEST = 1  # the token of largest logit, the lowest of equals: all that greedy decoding needs
+
+
 @dataclass(frozen=True)
 class ForwardBatch:
     """Padded, request-major input of one forward pass, on the device.
@@ -47,18 +55,27 @@ class ForwardBatch:
     num_keys: int  # K: slots read per region
     bias_BNK: Tensor | None  # 0 where visible, -inf elsewhere; None: every token sees all K slots
     logit_rows: Tensor | None  # int64 [R] into T; None: all
+    wanted: Wanted = Wanted.LOGITS  # of these rows
+
+    @property
+    def num_rows(self) -> int:
+        """R: rows of which a result is wanted."""
+        return self.ids_BN.numel() if self.logit_rows is None else len(self.logit_rows)
 
 
 @dataclass(frozen=True)
 class ForwardOutput:
-    """Logits of the wanted rows; ``hidden_RM`` only where a drafter asked for it."""
+    """What was wanted of each row: its logits ``[R, V]``, or its likeliest token, int64 ``[R]``.
 
-    logits_RV: Tensor
+    Of several ranks only the driver has it, the others have no rows. ``hidden_RM`` only where a drafter asked for it.
+    """
+
+    rows: Tensor
     hidden_RM: Tensor | None = None
 
 
 class Decoder(Protocol):
-    """Maps (ids, positions, slots, mask) to logits; knows nothing of requests, trees or methods."""
+    """Maps (ids, positions, slots, mask) to logits or their largest; knows nothing of requests, trees or methods."""
 
     spec: ModelSpec
     mesh: ParallelMesh

@@ -8,6 +8,7 @@ import torch
 
 from treespec.config import ModelRef
 from treespec.errors import ConfigError
+from treespec.model.absent import AbsentDecoder
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder, Weights
 from treespec.model.families import FAMILIES, Family
@@ -42,16 +43,27 @@ class OpenedModel:
         self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh, collectives: Collectives | None = None
     ) -> LoadedModel:
         """Read this rank's weights, inflate where asked, build. Raises TreespecError before anything is computed."""
-        ref, spec = self.ref, self.spec
-        checkpoint = Checkpoint(ref.path)
-        require_room(checkpoint, ref, spec, dtype, device)
-        weights: Weights = self.family.read_weights(spec, checkpoint)
+        checkpoint = Checkpoint(self.ref.path)
+        require_room(checkpoint, self.ref, self.spec, dtype, device, mesh.num_ranks)
+        spec, weights = self._weights(checkpoint)
+        return self._loaded(self.family.decoder(spec, weights, dtype, device, mesh, collectives), weights)
+
+    def describe(self, dtype: torch.dtype, device: torch.device) -> LoadedModel:
+        """The model as a rank knows it that leaves the weights to others; they are read only to be inflated."""
+        spec, weights = self._weights(Checkpoint(self.ref.path))
+        return self._loaded(AbsentDecoder(spec, dtype, device), weights)
+
+    def _weights(self, checkpoint: Checkpoint) -> tuple[ModelSpec, Weights]:
+        weights: Weights = self.family.read_weights(self.spec, checkpoint)
         checkpoint.finish()
-        if ref.inflation is not None:
-            spec, weights = self.family.inflate(spec, weights, ref.inflation)
+        if self.ref.inflation is not None:
+            return self.family.inflate(self.spec, weights, self.ref.inflation)
+        return self.spec, weights
+
+    def _loaded(self, decoder: Decoder, weights: Weights) -> LoadedModel:
         num_parameters = sum(weight.numel() for weight in weights.values())
-        decoder = self.family.decoder(spec, weights, dtype, device, mesh, collectives)
-        return LoadedModel(decoder, self.tokenizer, ref.name, describe_model(ref, num_parameters), num_parameters)
+        description = describe_model(self.ref, num_parameters)
+        return LoadedModel(decoder, self.tokenizer, self.ref.name, description, num_parameters)
 
 
 def open_model(ref: ModelRef) -> OpenedModel:

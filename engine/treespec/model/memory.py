@@ -21,10 +21,15 @@ def free_bytes(device: torch.device) -> int:
 
 
 def require_room(
-    checkpoint: Checkpoint, ref: ModelRef, spec: ModelSpec, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint,
+    ref: ModelRef,
+    spec: ModelSpec,
+    dtype: torch.dtype,
+    device: torch.device,
+    num_ranks: int = 1,
 ) -> None:
-    """Refuse weights that alone exceed the free memory. Raises CapacityError."""
-    needed = int(checkpoint.num_elements() * _growth(ref, spec)) * dtype.itemsize
+    """Refuse weights of which a rank's share alone exceeds the free memory. Raises CapacityError."""
+    needed = int(checkpoint.num_elements() * _growth(ref, spec)) * dtype.itemsize // num_ranks
     free = free_bytes(device)
     if needed > free:
         raise CapacityError(

@@ -12,18 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.decoder import ForwardBatch, ForwardOutput, Weights
+from treespec.model.decoder import ForwardBatch, ForwardOutput, Wanted, Weights
 from treespec.model.spec import ModelSpec
 from treespec.model.weights import Shares, WeightSource
 from treespec.parallel.collectives import Alone, Collectives
 from treespec.parallel.mesh import ParallelMesh
+from treespec.parallel.vocabulary import likeliest, whole_logits
 
 
 class StagedDecoder(ABC):
     """Tokens come in at the first stage, logits out at the last; on one rank both are the same.
 
     Per layer the ranks of a stage sum twice, after attention and after the FFN (Megatron-LM, Shoeybi et al. 2019,
-    section 3). The embedding is summed once, the logits gathered once.
+    section 3). The embedding is summed once; the logits, or only the largest of each share, are gathered once.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class StagedDecoder(ABC):
         """This rank's share of the vocabulary, last stage only."""
 
     def forward(self, batch: ForwardBatch, pool: KVCachePool) -> ForwardOutput:
-        """One pass; on a rank that does not drive the logits are empty."""
+        """One pass; a rank that does not drive has no rows in the end."""
         mesh, spec = self.mesh, self.spec
         if mesh.is_first_stage:
             x_BNM = self._embed(batch)
@@ -70,10 +71,11 @@ class StagedDecoder(ABC):
         x_BNM = self._run_layers(x_BNM, batch, pool)
         if not mesh.is_last_stage:
             self._collectives.send(x_BNM)
-            return ForwardOutput(x_BNM.new_empty(0, spec.vocab_size))
+            return ForwardOutput(x_BNM.new_empty(0))
         x_TM = x_BNM.flatten(0, 1)
         x_RM = x_TM if batch.logit_rows is None else x_TM[batch.logit_rows]
-        return ForwardOutput(self._collectives.gather_vocabulary(self._logits(x_RM), spec.vocab_size))
+        find = likeliest if batch.wanted is Wanted.LIKELIEST else whole_logits
+        return ForwardOutput(find(self._logits(x_RM), spec.vocab_size, mesh, self._collectives))
 
     def _sum(self, x: Tensor) -> Tensor:
         return self._collectives.sum(x)

@@ -65,6 +65,24 @@ class TargetRows:
         return distributions(self._logits_TV[list(rows)], [self._rules[row] for row in rows])
 
 
+class LikeliestRows(TargetRows):
+    """Rows of which the target told only the likeliest token: enough at temperature 0, where it has all probability."""
+
+    def __init__(self, tokens_T: Tensor, rules: Sequence[SamplingRule], vocab_size: int) -> None:
+        assert len(rules) == len(tokens_T), "one rule per row"
+        assert all(rule.temperature == 0 for rule in rules), "nothing is drawn from a row without its logits"
+        self._tokens_T = tokens_T
+        self._rules = rules
+        self._vocab_size = vocab_size
+
+    def likeliest(self) -> list[int]:
+        tokens: list[int] = self._tokens_T.tolist()
+        return tokens
+
+    def probabilities(self, rows: Sequence[int]) -> Tensor:
+        return F.one_hot(self._tokens_T[list(rows)], self._vocab_size).to(torch.float32)
+
+
 def _transformed(logits_RV: Tensor, rule: SamplingRule) -> Tensor:
     if rule.temperature == 0:
         likeliest = logits_RV.argmax(dim=-1)

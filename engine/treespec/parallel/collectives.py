@@ -1,6 +1,6 @@
 """What ranks tell each other inside a forward pass.
 
-Legend: B requests, N new tokens, M hidden, R rows of logits, V vocabulary.
+Legend: B requests, N new tokens, M hidden.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Collectives(Protocol):
     def sum(self, x: Tensor) -> Tensor:
         """The sum over the ranks of a stage, on each of them."""
 
-    def gather_vocabulary(self, part_RV: Tensor, vocab_size: int) -> Tensor:
-        """The vocabulary shares of a stage's ranks side by side, ``[R, V]``; empty where only the others need it."""
+    def gather(self, x: Tensor) -> list[Tensor]:
+        """What the stage's ranks handed in, by rank, of one shape; nothing where only the driver needs it."""
 
     def send(self, x_BNM: Tensor) -> None:
         """Hand hidden states to the next stage."""
@@ -32,8 +32,8 @@ class Alone:
     def sum(self, x: Tensor) -> Tensor:
         return x
 
-    def gather_vocabulary(self, part_RV: Tensor, vocab_size: int) -> Tensor:  # noqa: ARG002
-        return part_RV
+    def gather(self, x: Tensor) -> list[Tensor]:
+        return [x]
 
     def send(self, x_BNM: Tensor) -> None:  # noqa: ARG002
         raise AssertionError("there is no next stage")

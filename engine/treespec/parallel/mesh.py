@@ -60,7 +60,11 @@ class ParallelMesh:
     @property
     def stage_ranks(self) -> list[int]:
         """Ranks that share this rank's layers."""
-        first = self.stage * self.tensor_degree
+        return self.ranks_of_stage(self.stage)
+
+    def ranks_of_stage(self, stage: int) -> list[int]:
+        """Ranks that share the layers of a stage."""
+        first = stage * self.tensor_degree
         return list(range(first, first + self.tensor_degree))
 
     def layers(self, num_layers: int) -> range:
@@ -86,11 +90,15 @@ class ParallelMesh:
 
     def share(self, count: int) -> range:
         """This rank's part of something that any rank may hold any part of: FFN columns, vocabulary entries."""
-        return _shares(count, self.tensor_degree)[self.tensor_rank]
+        return self.shares(count)[self.tensor_rank]
+
+    def shares(self, count: int) -> list[range]:
+        """The parts of all ranks of a stage."""
+        return _shares(count, self.tensor_degree)
 
     def largest_share(self, count: int) -> int:
         """The largest of the parts, which earlier ranks hold."""
-        return len(_shares(count, self.tensor_degree)[0])
+        return len(self.shares(count)[0])
 
 
 def _shares(count: int, num_parts: int) -> list[range]:

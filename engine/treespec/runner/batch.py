@@ -11,8 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from treespec.kvcache.allocator import Lease, SlotAllocator
-from treespec.model.decoder import ForwardBatch
+from treespec.kvcache.allocator import Lease, SlotAllocator, SlotMoves
+from treespec.model.decoder import ForwardBatch, Wanted
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """Which of several owners a region belongs to, and where its slots are in that owner's cache.
+
+    Regions are dealt out in turn, so that neighbours in an owner's cache are regions of one batch.
+    """
+
+    num_owners: int
+    region_capacity: int
+
+    def stripe(self, region: int) -> int:
+        """The owner, counted from 0."""
+        return region % self.num_owners
+
+    def local(self, region: int) -> int:
+        """The region's number there."""
+        return region // self.num_owners
+
+    def num_local(self, num_regions: int) -> int:
+        """Regions of the owner that has most."""
+        return -(-num_regions // self.num_owners)
+
+    def local_slots(self, region: int, slots: np.ndarray) -> np.ndarray:
+        """Slots of a region as numbered there."""
+        return slots + (self.local(region) - region) * self.region_capacity
+
+    def localised(self, region: int, moves: SlotMoves) -> SlotMoves:
+        """Copies inside a region as that owner carries them out."""
+        return SlotMoves(self.local_slots(region, moves.sources), self.local_slots(region, moves.targets))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,18 +58,27 @@ class ForwardRow:
     token_ids: np.ndarray  # int64 [n]
     positions: np.ndarray  # int64 [n]
     visible: np.ndarray  # bool [n, M]
-    num_logits: int  # logits wanted of the last so many tokens
+    num_logits: int  # a result is wanted for the last so many tokens
 
 
 def pack_rows(
-    rows: Sequence[ForwardRow], allocator: SlotAllocator, dtype: torch.dtype, device: torch.device
+    rows: Sequence[ForwardRow],
+    allocator: SlotAllocator,
+    stripes: Stripes,
+    dtype: torch.dtype,
+    device: torch.device,
+    wanted: Wanted = Wanted.LOGITS,
 ) -> ForwardBatch:
-    """One batch, request-major. A row's padding repeats its last token: same slot, same keys, nothing changes."""
+    """One batch of one owner, request-major.
+
+    A row's padding repeats its last token: same slot, same keys, nothing changes.
+    """
     B, N = len(rows), max(len(row.token_ids) for row in rows)
     ids, positions, slots = (np.empty((B, N), dtype=np.int64) for _ in range(3))
     for b, row in enumerate(rows):
         n = len(row.token_ids)
-        for column, values in ((ids, row.token_ids), (positions, row.positions), (slots, allocator.slots(row.lease))):
+        own_slots = stripes.local_slots(row.lease.region, allocator.slots(row.lease))
+        for column, values in ((ids, row.token_ids), (positions, row.positions), (slots, own_slots)):
             column[b, :n] = values
             column[b, n:] = values[-1]
     contexts = [allocator.context_length(row.lease.region) for row in rows]
@@ -47,10 +87,11 @@ def pack_rows(
         ids_BN=torch.from_numpy(ids).to(device, non_blocking=True),
         positions_BN=torch.from_numpy(positions).to(device, non_blocking=True),
         slots_T=torch.from_numpy(slots.reshape(-1)).to(device, non_blocking=True),
-        regions=region_index([row.lease.region for row in rows], device),
+        regions=region_index([stripes.local(row.lease.region) for row in rows], device),
         num_keys=num_keys,
         bias_BNK=_bias(rows, contexts, N, num_keys, dtype, device),
         logit_rows=_logit_rows(rows, N, device),
+        wanted=wanted,
     )
 
 

@@ -1,25 +1,32 @@
-"""One driver decides, the other ranks follow: what it broadcasts before every pass and every commit.
-
-Legend: B requests, N new tokens, K key slots, R rows whose logits are wanted.
-"""
+"""One driver decides, the other ranks follow: what it broadcasts before every pass and every commit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import IntEnum
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from treespec.kvcache.allocator import SlotMoves
+from treespec.errors import TreespecError
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.decoder import Decoder, ForwardBatch
-from treespec.parallel.process_group import ProcessGroup
-from treespec.runner.batch import region_index
+from treespec.metrics.traffic import Traffic
+from treespec.model.decoder import Decoder, Wanted
+from treespec.parallel.process_group import Arrival, ProcessGroup
+from treespec.runner.encoding import (
+    EVERY,
+    ForwardPart,
+    MovePart,
+    forward_numbers,
+    forward_parts,
+    move_numbers,
+    move_parts,
+)
 
-NONE = -1
+TARGET = 0
+HEAD = 4  # numbers of a command before its parts: what to do, with which model, in how many parts, of how many numbers
 
 
 class Command(IntEnum):
@@ -28,98 +35,111 @@ class Command(IntEnum):
     STOP = 0
     FORWARD = 1
     MOVE = 2
+    REPORT = 3
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """What a rank holds of a model: its part of the target, or a draft model that it owns."""
+
+    decoder: Decoder
+    pool: KVCachePool
 
 
 class Driver:
-    """Tells the other ranks what this one does."""
+    """Tells the other ranks what is done with one model, and takes in what those that own it find out."""
 
-    def __init__(self, group: ProcessGroup) -> None:
+    def __init__(self, group: ProcessGroup, model: int = TARGET) -> None:
         self._group = group
+        self._model = model
 
-    def forward(self, batches: Sequence[ForwardBatch]) -> None:
-        """A pass begins, in these micro-batches. All are told at once: a rank that computes the first cannot listen."""
-        heads, parts = [], []
-        for batch in batches:
-            B, N = batch.ids_BN.shape
-            num_rows = NONE if batch.logit_rows is None else len(batch.logit_rows)
-            heads.append([B, N, batch.num_keys, num_rows, int(batch.bias_BNK is not None)])
-            parts += [batch.ids_BN, batch.positions_BN, batch.slots_T, _region_list(batch.regions)]
-            parts += [] if batch.logit_rows is None else [batch.logit_rows]
-            parts += [] if batch.bias_BNK is None else [(batch.bias_BNK == 0).to(torch.int64)]
-        numbers = [torch.tensor(heads, dtype=torch.int64), *parts]
-        self._tell(Command.FORWARD, len(batches), sum(part.numel() for part in numbers), numbers)
+    @property
+    def rank(self) -> int:
+        """This rank."""
+        return self._group.mesh.rank
 
-    def move(self, moves: Sequence[SlotMoves]) -> None:
+    def forward(self, parts: Sequence[ForwardPart]) -> None:
+        """A pass begins, in these parts. All are told at once: a rank that computes the first cannot listen."""
+        _tell(self._group, Command.FORWARD, self._model, len(parts), forward_numbers(parts))
+
+    def rows_of(self, part: ForwardPart, dtype: torch.dtype, vocab_size: int) -> Arrival:
+        """What the part's owner returns; ``forward`` has told it."""
+        R = part.batch.num_rows
+        if not R:
+            return Arrival(torch.empty(0, vocab_size, dtype=dtype, device=self._group.device))
+        if part.batch.wanted is Wanted.LIKELIEST:
+            return self._group.expect((R,), torch.int64, part.owner)
+        return self._group.expect((R, vocab_size), dtype, part.owner)
+
+    def move(self, parts: Sequence[MovePart]) -> None:
         """A commit copies slots."""
-        sources = np.concatenate([move.sources for move in moves])
-        targets = np.concatenate([move.targets for move in moves])
-        if len(sources):
-            slots = torch.from_numpy(np.concatenate([sources, targets]))
-            self._tell(Command.MOVE, len(sources), len(slots), [slots])
+        _tell(self._group, Command.MOVE, self._model, len(parts), move_numbers(parts))
 
-    def stop(self) -> None:
-        """Nothing follows."""
-        self._tell(Command.STOP, 0, 0, [])
 
-    def _tell(self, command: Command, count: int, num_numbers: int, parts: Sequence[Tensor]) -> None:
-        device = self._group.device
-        self._group.broadcast(torch.tensor([command, count, num_numbers], dtype=torch.int64, device=device))
-        if parts:
-            self._group.broadcast(torch.cat([part.reshape(-1).to(device, torch.int64) for part in parts]))
+def collect_traffic(group: ProcessGroup) -> list[Traffic]:
+    """What every rank counted since this was last asked, by rank; asking is not counted."""
+    own = group.take_traffic()
+    _tell(group, Command.REPORT, TARGET, 0, [])
+    group.take_traffic()
+    return group.gather_traffic(own)
 
 
 @contextmanager
 def driving(group: ProcessGroup | None) -> Iterator[None]:
-    """While this is held other ranks may follow; they are let go at the end, also after a failure of the driver's."""
+    """While this is held other ranks may follow; they are let go at the end, and after a user's mistake.
+
+    Any other failure may leave them in the middle of a pass, where they cannot listen: they notice that this rank is
+    gone.
+    """
     try:
         yield
-    finally:
-        if group is not None:
-            Driver(group).stop()
+    except TreespecError:
+        _stop(group)
+        raise
+    _stop(group)
 
 
-def follow(decoder: Decoder, pool: KVCachePool, group: ProcessGroup) -> None:
-    """Do what the driver says until it stops."""
+def follow(models: Mapping[int, HeldModel], group: ProcessGroup) -> None:
+    """Do what the driver says until it stops; ``models`` by the number that commands name them with."""
+    rank = group.mesh.rank
     while True:
-        command, count, num_numbers = _receive(3, group).tolist()
+        command, model, count, num_numbers = _receive(HEAD, group).tolist()
         if command == Command.STOP:
             return
+        if command == Command.REPORT:
+            group.gather_traffic(group.take_traffic())
+            continue
         numbers = _receive(num_numbers, group)
+        if model not in models:  # a draft model of other ranks
+            continue
         with torch.inference_mode():
             if command == Command.FORWARD:
-                for batch in _batches(numbers, count, decoder):
-                    decoder.forward(batch, pool)
+                _forward(models[model], numbers, count, group)
             else:
-                sources, targets = numbers.cpu().numpy().reshape(2, count)
-                pool.move([SlotMoves(sources, targets)])
+                moves = [part.moves for part in move_parts(numbers, count) if part.owner in (EVERY, rank)]
+                models[model].pool.move(moves)
+
+
+def _forward(held: HeldModel, numbers: Tensor, count: int, group: ProcessGroup) -> None:
+    for part in forward_parts(numbers, count, held.decoder.dtype, held.decoder.device):
+        if part.owner not in (EVERY, group.mesh.rank):
+            continue
+        rows = held.decoder.forward(part.batch, held.pool).rows
+        if part.owner != EVERY and len(rows):
+            group.return_rows(rows)
+
+
+def _stop(group: ProcessGroup | None) -> None:
+    if group is not None and group.has_met:
+        _tell(group, Command.STOP, TARGET, 0, [])
+
+
+def _tell(group: ProcessGroup, command: Command, model: int, count: int, parts: Sequence[Tensor]) -> None:
+    num_numbers = sum(part.numel() for part in parts)
+    group.broadcast(torch.tensor([command, model, count, num_numbers], dtype=torch.int64, device=group.device))
+    if parts:
+        group.broadcast(torch.cat([part.reshape(-1).to(group.device, torch.int64) for part in parts]))
 
 
 def _receive(size: int, group: ProcessGroup) -> Tensor:
     return group.broadcast(torch.empty(size, dtype=torch.int64, device=group.device))
-
-
-def _batches(numbers: Tensor, count: int, decoder: Decoder) -> list[ForwardBatch]:
-    heads, rest = numbers.split([5 * count, len(numbers) - 5 * count])
-    batches = []
-    for B, N, K, num_rows, has_bias in heads.view(count, 5).tolist():
-        sizes = [B * N, B * N, B * N, B, max(num_rows, 0), B * N * K if has_bias else 0]
-        ids, positions, slots, regions, rows, visible, rest = rest.split([*sizes, len(rest) - sum(sizes)])
-        bias = None
-        if has_bias:
-            bias = torch.zeros(B, N, K, dtype=decoder.dtype, device=decoder.device)
-            bias.masked_fill_(visible.view(B, N, K) == 0, -torch.inf)
-        batch = ForwardBatch(
-            ids_BN=ids.view(B, N),
-            positions_BN=positions.view(B, N),
-            slots_T=slots,
-            regions=region_index(regions.tolist(), decoder.device),
-            num_keys=K,
-            bias_BNK=bias,
-            logit_rows=None if num_rows == NONE else rows,
-        )
-        batches.append(batch)
-    return batches
-
-
-def _region_list(regions: slice | Tensor) -> Tensor:
-    return torch.arange(regions.start, regions.stop) if isinstance(regions, slice) else regions

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from treespec.config import Placement, Scenario
 from treespec.draft.protocol import Drafter
-from treespec.errors import CapacityError, ConfigError
+from treespec.errors import TreespecError
 from treespec.kvcache.pool import KVCachePool
+from treespec.metrics.traffic import Traffic
 from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel, OpenedModel, open_model, require_same_vocabulary
-from treespec.model.memory import MIB, free_bytes
-from treespec.model.spec import ModelSpec
 from treespec.parallel.mesh import ParallelMesh
 from treespec.parallel.process_group import ProcessGroup
 from treespec.request import Request, SamplingParams
-from treespec.runner import ModelRunner, cache_shape
-from treespec.runner.commands import Driver, follow
+from treespec.runner import ModelRunner, Stripes, cache_shape
+from treespec.runner.commands import TARGET, Driver, HeldModel, collect_traffic, follow
 from treespec.scheduler import Scheduler
 from treespec.serving.engine import Engine, OnVerified
+from treespec.serving.homes import draft_number, draft_owners, used_drafts
+from treespec.serving.limits import (
+    mesh_of,
+    num_regions_of,
+    prepare_device,
+    region_capacity_of,
+    require_divisible,
+    require_memory,
+    require_positions,
+)
 from treespec.serving.plugins import Methods, load_methods
 from treespec.serving.shapes import Shapes
 from treespec.serving.speculation import drafter_of, verifier_of
@@ -40,6 +46,7 @@ class LoadedPlacement:
     drafts: Mapping[int, LoadedModel]  # those that a scenario drafts with, by their place in the placement
     draft_runners: Mapping[int, ModelRunner]
     shapes: Shapes
+    group: ProcessGroup | None = None  # the ranks that hold the models together with this one
 
     @property
     def draft(self) -> LoadedModel | None:
@@ -50,6 +57,22 @@ class LoadedPlacement:
         """Forget all cached tokens, after a pass that broke off."""
         for runner in (self.target_runner, *self.draft_runners.values()):
             runner.reset()
+
+    def traffic(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What the ranks handed over since this was last asked, as records hold it; empty on one rank."""
+        if self.group is None:
+            return {}
+        by_rank = collect_traffic(self.group)
+        driver = by_rank[self.group.mesh.rank]
+        return {"driver": driver.to_dict(), "all_ranks": sum(by_rank, Traffic()).to_dict()}
+
+    @property
+    def survivable(self) -> tuple[type[Exception], ...]:
+        """Failures of a pass after which others can be served.
+
+        Of several ranks, one that fails inside a pass is out of step with the others.
+        """
+        return (TreespecError,) if self.group is not None else (TreespecError, RuntimeError, MemoryError)
 
     def engine(self, scenario: Scenario, on_verified: OnVerified | None = None) -> Engine:
         """A fresh engine for one pass; the caches are reused."""
@@ -84,40 +107,86 @@ def load_placement(
 ) -> LoadedPlacement:
     """Load the models and size the caches for the widest scenario. Raises TreespecError before any token is made.
 
-    Of several ranks only the driver calls this; the drafts are its own.
+    Of several ranks the driver calls this and the others ``serve_as_follower``; both wait until all have loaded.
     """
     methods = load_methods(placement.plugins)
     for scenario in scenarios:
         verifier_of(scenario, methods)
-    used = sorted({model for scenario in scenarios for model in scenario.draft_models})
     opened = open_model(placement.target)
-    opened_drafts = {index: open_model(placement.drafts[index]) for index in used}
+    opened_drafts = {index: open_model(placement.drafts[index]) for index in used_drafts(scenarios)}
     for draft in opened_drafts.values():
         require_same_vocabulary(opened, draft)
     for model in (opened, *opened_drafts.values()):
-        _require_positions(model, placement)
-    dtype, device = prepare_device(placement)
+        require_positions(model, placement)
     target = _load_target(placement, opened, group)
-    drafts = {index: draft.load(dtype, device, ParallelMesh()) for index, draft in opened_drafts.items()}
-    num_regions = _num_regions(scenarios)
-    _require_memory(placement, [m.decoder for m in (target, *drafts.values())], num_regions, dtype, device)
-    capacity = _region_capacity(placement)
-    runners = {index: ModelRunner(draft.decoder, num_regions, capacity) for index, draft in drafts.items()}
+    homes = _Homes(placement, target.decoder, num_regions_of(scenarios))
+    drafts = {index: homes.load(index, draft) for index, draft in opened_drafts.items()}
+    homes.require_memory({index: draft.decoder for index, draft in drafts.items()})
+    num_regions, capacity = homes.num_regions, region_capacity_of(placement)
     driver = Driver(group) if group is not None else None
     target_runner = ModelRunner(target.decoder, num_regions, capacity, driver)
-    shapes = Shapes(target_runner, runners, scenarios)
-    return LoadedPlacement(placement, methods, target, target_runner, drafts, runners, shapes)
+    draft_runners = {index: homes.runner(index, draft.decoder, group) for index, draft in drafts.items()}
+    if group is not None:
+        group.meet()
+    shapes = Shapes(target_runner, draft_runners, scenarios)
+    return LoadedPlacement(placement, methods, target, target_runner, drafts, draft_runners, shapes, group)
 
 
 def serve_as_follower(placement: Placement, scenarios: Sequence[Scenario], group: ProcessGroup) -> None:
-    """Hold this rank's part of the target and do what the driver says, until it stops."""
-    opened = open_model(placement.target)
-    target = _load_target(placement, opened, group)
-    num_regions = _num_regions(scenarios)
-    dtype, device = target.decoder.dtype, target.decoder.device
-    _require_memory(placement, [target.decoder], num_regions, dtype, device)
-    pool = KVCachePool(cache_shape(target.decoder, num_regions, _region_capacity(placement)), dtype, device)
-    follow(target.decoder, pool, group)
+    """Hold this rank's part of the target and its draft models, and do what the driver says, until it stops."""
+    target = _load_target(placement, open_model(placement.target), group)
+    homes = _Homes(placement, target.decoder, num_regions_of(scenarios))
+    owned = [index for index in used_drafts(scenarios) if group.mesh.rank in homes.owners(index)]
+    drafts = {index: homes.load(index, open_model(placement.drafts[index])).decoder for index in owned}
+    homes.require_memory(drafts)
+    held = {TARGET: homes.held(target.decoder, homes.num_regions)}
+    held |= {draft_number(i): homes.held(decoder, homes.num_local(i)) for i, decoder in drafts.items()}
+    group.meet()
+    follow(held, group)
+
+
+@dataclass(frozen=True)
+class _Homes:
+    """Where the draft models are, seen from the rank that holds this part of the target."""
+
+    placement: Placement
+    target: Decoder
+    num_regions: int
+
+    def owners(self, draft: int) -> tuple[int, ...]:
+        return draft_owners(self.placement, self.target.mesh, draft)
+
+    def num_local(self, draft: int) -> int:
+        """Regions of a draft model's cache on each of its owners."""
+        return Stripes(len(self.owners(draft)), region_capacity_of(self.placement)).num_local(self.num_regions)
+
+    def load(self, draft: int, opened: OpenedModel) -> LoadedModel:
+        """The weights where this rank owns the model, otherwise only what is known of it."""
+        dtype, device = self.target.dtype, self.target.device
+        if self.target.mesh.rank in self.owners(draft):
+            return opened.load(dtype, device, ParallelMesh())
+        return opened.describe(dtype, device)
+
+    def runner(self, draft: int, decoder: Decoder, group: ProcessGroup | None) -> ModelRunner:
+        """The driver's runner of a draft model; where this rank is the only owner there is nobody to tell."""
+        capacity, owners = region_capacity_of(self.placement), self.owners(draft)
+        if group is None or owners == (group.mesh.rank,):
+            return ModelRunner(decoder, self.num_regions, capacity)
+        return ModelRunner(decoder, self.num_regions, capacity, Driver(group, draft_number(draft)), owners)
+
+    def held(self, decoder: Decoder, num_regions: int) -> HeldModel:
+        """A model with its cache, for a rank that follows."""
+        shape = cache_shape(decoder, num_regions, region_capacity_of(self.placement))
+        return HeldModel(decoder, KVCachePool(shape, decoder.dtype, decoder.device))
+
+    def require_memory(self, drafts: Mapping[int, Decoder]) -> None:
+        """Refuse caches of this rank that exceed the budget. Raises CapacityError."""
+        capacity, rank = region_capacity_of(self.placement), self.target.mesh.rank
+        caches = [cache_shape(self.target, self.num_regions, capacity)]
+        for index, decoder in drafts.items():
+            if rank in self.owners(index):
+                caches.append(cache_shape(decoder, self.num_local(index), capacity))
+        require_memory(self.placement, caches, self.target.dtype, self.target.device)
 
 
 def _load_target(placement: Placement, opened: OpenedModel, group: ProcessGroup | None) -> LoadedModel:
@@ -125,106 +194,3 @@ def _load_target(placement: Placement, opened: OpenedModel, group: ProcessGroup 
     require_divisible(opened.spec, mesh, placement.name)
     dtype, device = prepare_device(placement)
     return opened.load(dtype, device, mesh, group)
-
-
-def mesh_of(placement: Placement, rank: int) -> ParallelMesh:
-    """The placement's ranks as one of them sees them."""
-    degrees = placement.tensor_parallel_degree, placement.pipeline_parallel_degree
-    return ParallelMesh(*degrees, rank, placement.layer_split)
-
-
-def require_divisible(spec: ModelSpec, mesh: ParallelMesh, name: str) -> None:
-    """Refuse degrees that the model's heads and layers cannot be divided by. Raises ConfigError."""
-    where = f"placement {name!r}"
-    degree, heads, kv_heads = mesh.tensor_degree, spec.num_heads, spec.num_kv_heads
-    if heads % degree or (kv_heads % degree and degree % kv_heads):
-        raise ConfigError(
-            "attention heads cannot be divided among the ranks",
-            where=where,
-            received=f"tensor_parallel_degree {degree} for {heads} heads and {kv_heads} key/value heads",
-            allowed=", ".join(
-                str(d) for d in range(1, heads + 1) if not heads % d and not (kv_heads % d and d % kv_heads)
-            ),
-        )
-    if mesh.pipeline_degree > spec.num_layers:
-        raise ConfigError(
-            "more pipeline stages than layers",
-            where=where,
-            received=f"pipeline_parallel_degree {mesh.pipeline_degree}",
-            allowed=f"1 to {spec.num_layers}",
-        )
-    if mesh.layer_split is not None and sum(mesh.layer_split) != spec.num_layers:
-        raise ConfigError(
-            "layer_split is not the model's number of layers",
-            where=where,
-            received=f"{list(mesh.layer_split)}, together {sum(mesh.layer_split)}",
-            allowed=f"{spec.num_layers} layers",
-        )
-
-
-def _num_regions(scenarios: Sequence[Scenario]) -> int:
-    return max(scenario.max_requests_per_batch for scenario in scenarios)
-
-
-def prepare_device(placement: Placement) -> tuple[torch.dtype, torch.device]:
-    """The dtype and device that this process computes with; sets its number of threads."""
-    device = device_of(placement)
-    torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
-    return getattr(torch, placement.dtype), device
-
-
-def device_of(placement: Placement) -> torch.device:
-    if placement.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "the device is not there",
-            where=f"placement {placement.name!r}",
-            received="device: cuda",
-            allowed="cpu (this machine has no usable CUDA device)",
-            fix="choose the device cpu",
-        )
-    if placement.device == "cpu" and placement.dtype == "float16":
-        raise ConfigError(
-            "float16 is a storage format on CPUs, computing in it is far slower than in float32",
-            where=f"placement {placement.name!r}",
-            received="dtype: float16",
-            allowed="float32 or bfloat16",
-        )
-    if placement.device == "cuda":
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device(placement.device)
-
-
-def _region_capacity(placement: Placement) -> int:
-    return placement.max_sequence_length + placement.max_tree_nodes
-
-
-def _require_positions(model: OpenedModel, placement: Placement) -> None:
-    allowed = model.spec.max_positions
-    if placement.max_sequence_length > allowed:
-        raise ConfigError(
-            "max_sequence_length is beyond the positions the model knows",
-            where=model.ref.name,
-            received=placement.max_sequence_length,
-            allowed=f"at most {allowed}",
-        )
-
-
-def _require_memory(
-    placement: Placement, decoders: Sequence[Decoder], num_regions: int, dtype: torch.dtype, device: torch.device
-) -> None:
-    """Refuse a batch whose caches exceed the budget; serving fewer requests would measure another batch size."""
-    needed = 0
-    for decoder in decoders:
-        needed += cache_shape(decoder, num_regions, _region_capacity(placement)).num_bytes(dtype)
-    free = free_bytes(device)
-    budget = int(free * placement.cache_fraction)
-    if needed > budget:
-        per_request = needed // num_regions
-        raise CapacityError(
-            "the key/value caches do not fit their budget",
-            where=f"placement {placement.name!r}",
-            received=f"{needed // MIB} MiB for max_requests_per_batch {num_regions}",
-            allowed=f"{budget // MIB} MiB = cache_fraction {placement.cache_fraction} of {free // MIB} MiB free, "
-            f"enough for {budget // per_request} requests",
-            fix="lower the batch size or max_sequence_length, or raise cache_fraction",
-        )

@@ -13,9 +13,9 @@ from treespec.draft.protocol import Drafter
 from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.metrics.stopwatch import Stopwatch
 from treespec.ops.draws import VerifyDraws
-from treespec.ops.sampling import TargetRows
+from treespec.ops.sampling import LikeliestRows, SamplingRule, TargetRows
 from treespec.request import Decode, Request, RequestStatus
-from treespec.runner import ForwardRow, ModelRunner
+from treespec.runner import ForwardRow, ModelRunner, Wanted
 from treespec.scheduler import PlannedRow, Scheduler
 from treespec.tree import Proposals
 from treespec.verify import Verifier, VerifyResult
@@ -51,6 +51,8 @@ class Engine:
         self._scheduler = scheduler
         self._decode = decode
         self._on_verified = on_verified
+        # A verifier that only ever takes the likeliest token needs no logits, unless somebody listens to them.
+        self._wanted = Wanted.LIKELIEST if verifier.greedy_only and on_verified is None else Wanted.LOGITS
         self._regions: dict[int, int] = {}
         self._watch = Stopwatch()
         self.profiles: dict[int, RequestProfile] = {}
@@ -110,25 +112,28 @@ class Engine:
         """Forward, verify and commit; returns the accepted nodes that were kept, per request id."""
         forward_rows = [self._forward_row(row) for row in rows]
         self._watch.charge("build")
-        logits_TV = self._runner.result(self._runner.submit(forward_rows)).logits_RV
+        result = self._runner.result(self._runner.submit(forward_rows, self._wanted)).rows
         self.totals.num_target_steps += 1
         self._watch.charge("forward")
         judged = [(row.request, row.proposals) for row in rows if row.proposals is not None]
-        verdicts = self._verify([request for request, _ in judged], [item for _, item in judged], logits_TV)
+        verdicts = self._verify([request for request, _ in judged], [item for _, item in judged], result)
         self._watch.charge("verify")
         accepted = self._commit(rows, verdicts)
         self._watch.charge("commit")
         return accepted
 
-    def _verify(
-        self, requests: list[Request], proposals: list[Proposals], logits_TV: Tensor
-    ) -> dict[int, VerifyResult]:
+    def _verify(self, requests: list[Request], proposals: list[Proposals], target: Tensor) -> dict[int, VerifyResult]:
         rules = [r.params.sampling for r, item in zip(requests, proposals, strict=True) for _ in range(len(item.tree))]
         draws = VerifyDraws([request.chance for request in requests], [request.num_tokens - 1 for request in requests])
-        results = self._verifier.verify(proposals, TargetRows(logits_TV, rules), draws) if requests else []
+        results = self._verifier.verify(proposals, self._target_rows(target, rules), draws) if requests else []
         if self._on_verified is not None:
-            self._on_verified(requests, proposals, logits_TV, results)
+            self._on_verified(requests, proposals, target, results)
         return {request.request_id: result for request, result in zip(requests, results, strict=True)}
+
+    def _target_rows(self, target: Tensor, rules: Sequence[SamplingRule]) -> TargetRows:
+        if self._wanted is Wanted.LIKELIEST:
+            return LikeliestRows(target, rules, self._runner.decoder.spec.vocab_size)
+        return TargetRows(target, rules)
 
     def _forward_row(self, row: _Row) -> ForwardRow:
         """Prompt tokens as a chain and the tree below its end: a chunk of a prompt is a tree known to be right."""

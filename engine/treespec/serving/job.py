@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from treespec.config import RunConfig, Scenario, fingerprints, hash_model
-from treespec.errors import TreespecError
 from treespec.log import say
 from treespec.metrics.counts import PassProfile
 from treespec.metrics.environment import describe_environment
 from treespec.metrics.records import RecordFolder, ServedRequest, pass_entry, utc_now
 from treespec.model.loader import LoadedModel
+from treespec.model.spec import read_config
 from treespec.parallel.process_group import ProcessGroup
 from treespec.runner.commands import driving
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.homes import used_drafts
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
 from treespec.serving.prompts import load_prompts
@@ -46,12 +47,15 @@ class Job:
         missing = self.missing()
         say(f"{len(self._config.scenarios) - len(missing)} of {len(self._config.scenarios)} scenarios are done")
         if not missing:
+            if self._group is not None:
+                self._group.meet()  # the others have loaded, and are to be let go
             return 0
+        hashes = self._model_hashes(missing)  # before the ranks meet: large files take longer than a rank waits later
         loaded = load_placement(self._config.placement, missing, self._group)
         prompts = {s.name: self._prompts(s, loaded) for s in missing}  # every bad prompt is told before any is served
         for scenario in missing:
             self._records.supersede(scenario.name, self._fingerprints[scenario.name])
-        meta = self._placement_meta(loaded)
+        meta = self._placement_meta(loaded, hashes)
         progress = Progress(sum(scenario.num_repeats for scenario in missing))
         failed = 0
         for group in comparison_groups(missing):
@@ -96,12 +100,21 @@ class Job:
             say(f"{name} failed: {attempt.error}")
             self._records.write_failure(name, attempt.error, whole)
 
-    def _placement_meta(self, loaded: LoadedPlacement) -> dict[str, Any]:
+    def _model_hashes(self, scenarios: Sequence[Scenario]) -> dict[Path, str]:
+        placement = self._config.placement
+        models = [placement.target, *(placement.drafts[index] for index in used_drafts(scenarios))]
+        for model in models:
+            read_config(model.path)  # a folder that is not there is told as such
+        return {path: hash_model(path) for path in {model.path for model in models}}
+
+    def _placement_meta(self, loaded: LoadedPlacement, hashes: Mapping[Path, str]) -> dict[str, Any]:
         placement = self._config.placement
         device = torch.cuda.get_device_name() if placement.device == "cuda" else "cpu"
-        drafts = [_model_meta(draft, placement.drafts[index].path) for index, draft in sorted(loaded.drafts.items())]
+        drafts = [
+            _model_meta(draft, hashes[placement.drafts[index].path]) for index, draft in sorted(loaded.drafts.items())
+        ]
         return {
-            "models": {"target": _model_meta(loaded.target, placement.target.path), "drafts": drafts},
+            "models": {"target": _model_meta(loaded.target, hashes[placement.target.path]), "drafts": drafts},
             "environment": describe_environment(torch.__version__, device, torch.get_num_threads()),
             "costs": {str(model): cost.to_dict() for model, cost in loaded.shapes.costs.items()},
         }
@@ -127,7 +140,7 @@ class _Attempt:
             if repeat == 0:
                 warm_up(self._loaded, self.scenario, self._prompts)
             self._keep(repeat, serve_pass(self._loaded, self.scenario, self._prompts))
-        except (TreespecError, RuntimeError, MemoryError) as error:
+        except self._loaded.survivable as error:
             # The device's failures are RuntimeErrors; the caches they leave leased are made anew.
             self.error = f"{type(error).__name__}: {error}"
             self._loaded.reset()
@@ -147,10 +160,10 @@ class _Attempt:
         return f"{totals.wall_us / 1000 / max(1, totals.num_output_tokens):.2f} ms per token of the batch"
 
 
-def _model_meta(model: LoadedModel, path: Path) -> dict[str, Any]:
+def _model_meta(model: LoadedModel, sha256: str) -> dict[str, Any]:
     return {
         "label": model.label,
         "description": model.description,
         "num_parameters": model.num_parameters,
-        "sha256": hash_model(path),
+        "sha256": sha256,
     }

@@ -27,7 +27,9 @@ def serve_pass(loaded: LoadedPlacement, scenario: Scenario, prompts: Sequence[Se
     requests = [loaded.request(scenario, index, ids) for index, ids in enumerate(prompts)]
     engine = loaded.engine(scenario)
     engine.add(requests)
+    loaded.traffic()  # of whatever was before, a pass that broke off included
     totals = engine.run()
+    totals.traffic = loaded.traffic()
     return ServedPass(tuple(requests), tuple(engine.profiles[request.request_id] for request in requests), totals)
 
 

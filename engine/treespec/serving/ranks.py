@@ -5,20 +5,26 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from treespec.config import Placement, RunConfig
-from treespec.errors import ConfigError
+from treespec.errors import ConfigError, TreespecError
 from treespec.log import say
 from treespec.model.loader import open_model
-from treespec.parallel.process_group import ProcessGroup
-from treespec.serving.build import device_of, mesh_of, require_divisible, serve_as_follower
+from treespec.parallel.mesh import ParallelMesh
+from treespec.parallel.process_group import ProcessGroup, RanksLostError
+from treespec.serving.build import serve_as_follower
 from treespec.serving.job import Job
+from treespec.serving.limits import device_of, mesh_of, require_divisible
 
 PR_SET_PDEATHSIG = 1
+FAILURE_STATUS, MISTAKE_STATUS = 1, 2
+LOST_STATUS = 75  # of a rank that has nothing to reproach itself with (EX_TEMPFAIL of sysexits.h)
 
 
 def check_ranks(placement: Placement) -> None:
@@ -47,7 +53,10 @@ def launch_local_ranks(num_ranks: int, arguments: Sequence[str]) -> int:
 
 
 def run_as_rank(config: RunConfig, output_dir: Path, rank: int) -> int:
-    """Be one rank of a job; the driver writes the records. Returns the number of scenarios that failed."""
+    """Be one rank of a job; the driver writes the records. Returns the number of scenarios that failed.
+
+    A rank that cannot go on ends this process, after one line that names the rank and its host.
+    """
     end_with_parent()
     placement = config.placement
     mesh = mesh_of(placement, rank)
@@ -59,14 +68,36 @@ def run_as_rank(config: RunConfig, output_dir: Path, rank: int) -> int:
             received=f"{world_size} processes",
             allowed=f"{mesh.num_ranks} = tensor_parallel_degree x pipeline_parallel_degree",
         )
-    group = ProcessGroup(mesh, device_of(placement), placement.rank_timeout_s)
     try:
-        if not mesh.is_driver:
-            serve_as_follower(placement, config.scenarios, group)
-            return 0
-        return Job(config, output_dir, group).run()
-    finally:
-        group.close()
+        return _serve(config, output_dir, mesh)
+    except RanksLostError as error:
+        _end(rank, f"the other ranks are gone or silent: {error}", LOST_STATUS)
+    except TreespecError as error:
+        _end(rank, str(error), MISTAKE_STATUS)
+    except (RuntimeError, MemoryError) as error:  # the device's failures are RuntimeErrors
+        told = next(iter(str(error).strip().splitlines()), "no reason given")
+        _end(rank, f"{type(error).__name__}: {told}", FAILURE_STATUS)
+
+
+def _serve(config: RunConfig, output_dir: Path, mesh: ParallelMesh) -> int:
+    placement = config.placement
+    group = ProcessGroup(mesh, device_of(placement), placement.rank_timeout_s, placement.load_timeout_s)
+    if mesh.is_driver:
+        failed = Job(config, output_dir, group).run()
+    else:
+        failed = 0
+        serve_as_follower(placement, config.scenarios, group)
+    group.close()
+    return failed
+
+
+def _end(rank: int, told: str, status: int) -> NoReturn:
+    """End this process with one line, and no traceback in a stream where every rank talks.
+
+    At once: the destructors of the process group abort over messages that will never arrive.
+    """
+    say(f"error: rank {rank} on {socket.gethostname()}: {told}")
+    os._exit(status)
 
 
 def end_with_parent() -> None:
