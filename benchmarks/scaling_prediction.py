@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from treespec.config.run import MICRO_BATCH_TOKENS
 from treespec.parallel.mesh import ParallelMesh
 from treespec.parallel.traffic_model import ModelSizes, PassShape, pass_traffic
 
@@ -62,7 +63,8 @@ class Prediction:
 def predict(batch_size: int, num_nodes: int, depth: int, link_gbit_s: float, hardware: Hardware) -> Prediction:
     """A step in which every request verifies a tree of so many nodes, drafted in ``depth`` passes."""
     tensor, pipeline = DEGREES
-    num_parts = min(batch_size, pipeline)
+    mesh = ParallelMesh(tensor, pipeline)
+    num_parts = min(batch_size, mesh.num_micro_batches(batch_size * num_nodes, MICRO_BATCH_TOKENS["cuda"]))
     rows = -(-batch_size // num_parts)
     shape = PassShape(
         num_requests=rows,

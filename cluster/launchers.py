@@ -71,6 +71,7 @@ def mpirun(run: HostRun, job: PurePosixPath) -> list[str] | None:
         **run.environment(),
         "MASTER_ADDR": str(run.hosts[0].address),
         "MASTER_PORT": str(run.cluster.rendezvous_port),
+        "LOCAL_WORLD_SIZE": str(run.ranks_per_host),
     }
     for name, value in exported.items():
         words += ["-x", f"{name}={value}"]

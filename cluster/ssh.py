@@ -199,8 +199,20 @@ def rsync(
     except FileNotFoundError as error:
         raise ClusterError("rsync is not there", where="this machine", fix="apt-get install rsync") from error
     if done.returncode != 0:
-        told = " ".join(done.stderr.split())[-LAST_WORDS:]
-        raise ClusterError("files could not be copied", where=host.host, received=f"rsync: {told}")
+        told = f"rsync, exit status {done.returncode}: {' '.join(done.stderr.split())[-LAST_WORDS:]}"
+        if not fetch and _is_full(connection, target):
+            told = f"No space left on device; {told}"  # the receiving rsync does not always come to say so
+        raise ClusterError("files could not be copied", where=host.host, received=told)
+
+
+def _is_full(connection: Connection, target: str) -> bool:
+    try:
+        done = connection.try_run(
+            ["stat", "-f", "-c", "%a", "--", target], timeout_s=connection.cluster.connect_timeout_s
+        )
+    except ClusterError:
+        return False
+    return done.stdout.strip() == "0"
 
 
 def on_every(connections: Sequence[Connection], task: Callable[[Connection], T]) -> list[T]:

@@ -54,12 +54,13 @@ class Prediction:
     def __post_init__(self) -> None:
         self.by_rank = [Traffic() for _ in self.ranks]
 
-    def watch_target(self, runner: ModelRunner) -> None:
+    def watch_target(self, runner: ModelRunner, micro_batch_tokens: int) -> None:
         """Count what the target's passes and commits would tell on these ranks."""
-        sizes, degree = sizes_of(runner.decoder.spec), self.ranks[0].pipeline_degree
+        sizes = sizes_of(runner.decoder.spec)
 
         def passed(rows: Sequence[ForwardRow], wanted: Wanted) -> None:
-            size = -(-len(rows) // degree)
+            num_tokens = sum(len(row.token_ids) for row in rows)
+            size = -(-len(rows) // self.ranks[0].num_micro_batches(num_tokens, micro_batch_tokens))
             parts = [rows[start : start + size] for start in range(0, len(rows), size)]
             shapes = [shape_of(packed(runner, part, 1, wanted)) for part in parts]
             for rank, mesh in enumerate(self.ranks):
@@ -127,7 +128,7 @@ def predicted(job: JobFolder) -> dict[str, dict[str, Any]]:
 def _predicted(scenario: Scenario, ranked: Placement, alone: Placement) -> dict[str, Any]:
     loaded = load_placement(alone.model_copy(update={"draft_placement": "driver"}), [scenario])
     prediction = Prediction([mesh_of(ranked, rank) for rank in range(ranked.num_ranks)])
-    prediction.watch_target(loaded.target_runner)
+    prediction.watch_target(loaded.target_runner, ranked.min_part_tokens)
     for index, runner in loaded.draft_runners.items():
         prediction.watch_draft(runner, draft_owners(ranked, prediction.ranks[0], index))
     serve_pass(loaded, scenario, load_prompts(scenario, loaded.target.tokenizer, ranked.max_sequence_length))

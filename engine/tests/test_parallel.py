@@ -42,6 +42,14 @@ def test_shares_and_stages_are_disjoint_and_whole(tensor: int, pipeline: int, co
     assert [mesh.rank for mesh in ranks if mesh.is_driver] == [(pipeline - 1) * tensor]
 
 
+@pytest.mark.parametrize(
+    ("stages", "tokens", "parts"),
+    [(1, 1000, 1), (2, 1, 1), (2, 15, 1), (2, 16, 2), (2, 1000, 2), (4, 25, 3), (4, 99, 4)],
+)
+def test_a_pass_is_split_only_into_parts_that_are_worth_it(stages: int, tokens: int, parts: int) -> None:
+    assert ParallelMesh(1, stages).num_micro_batches(tokens, min_tokens=8) == parts
+
+
 def test_layers_are_split_as_told() -> None:
     assert [mesh.layers(7) for mesh in meshes(1, 3, (1, 4, 2))] == [range(1), range(1, 5), range(5, 7)]
 
@@ -71,7 +79,7 @@ def served_on(
     job: JobFolder, tensor: int, pipeline: int, look: Callable[[str], None] = lambda name: None
 ) -> dict[str, list[list[int]]]:
     """Tokens of every scenario, served on so many ranks; ``look`` is called with each while its record is there."""
-    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline}
+    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline, "micro_batch_tokens": 1}
     run = job.start()
     _, told = run.communicate(timeout=240)
     assert run.returncode == 0, told[-3000:]

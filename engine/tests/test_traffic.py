@@ -172,7 +172,8 @@ def test_the_counted_traffic_of_a_job_is_the_formula(job: JobFolder, tensor: int
     if tensor == 4:  # logits, as a verifier that samples wants them
         job.change(sampling={"temperature": 1.0})
     counted: dict[str, list[dict[str, object]]] = {}
-    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline}
+    # Some passes are split into micro-batches and some are not.
+    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline, "micro_batch_tokens": 4}
     served_on(job, tensor, pipeline, lambda name: counted.update({name: job.meta(name)["repeats"]}))
     formula = predicted(job)
     assert set(counted) == set(formula) == set(job.names)

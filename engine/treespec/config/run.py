@@ -44,6 +44,11 @@ class ModelRef(StrictModel):
         return self.label or self.path.name
 
 
+# Parts of fewer tokens read the weights again for nothing. CPU: measured (docs/benchmarks.md). CUDA: an A10G does about
+# this many products of half precision per weight it can read (its published rates); not measured.
+MICRO_BATCH_TOKENS = {"cpu": 16, "cuda": 96}
+
+
 class Placement(StrictModel):
     """Everything fixed when a process starts."""
 
@@ -69,9 +74,20 @@ class Placement(StrictModel):
         description="where draft models live: all on the rank that decides, each on a rank of its own, or a replica "
         "on every rank with the requests of a batch divided among them",
     )
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="a pipeline's pass is split over its stages only into parts of at least so many tokens; null: what "
+        "pays on the device",
+    )
     rank_timeout_s: float = Field(45.0, gt=0, description="a rank that waits longer for the others gives up")
     load_timeout_s: float = Field(1800.0, gt=0, description="the same until all ranks have started and loaded")
     plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
+
+    @property
+    def min_part_tokens(self) -> int:
+        """Tokens of a micro-batch that is worth its pass over the weights."""
+        return self.micro_batch_tokens or MICRO_BATCH_TOKENS[self.device]
 
     @property
     def num_ranks(self) -> int:

@@ -67,6 +67,14 @@ class ParallelMesh:
         first = stage * self.tensor_degree
         return list(range(first, first + self.tensor_degree))
 
+    def num_micro_batches(self, num_tokens: int, min_tokens: int) -> int:
+        """Parts that a pass is split into: at most one per stage, none of fewer than so many tokens on average.
+
+        m parts cross p stages in the time of m + p - 1, each reading all weights: as long as reading them is what
+        takes the time, parts make a pass longer.
+        """
+        return max(1, min(self.pipeline_degree, num_tokens // min_tokens))
+
     def layers(self, num_layers: int) -> range:
         """Layers of this rank's stage."""
         counts = self.layer_split or tuple(map(len, _shares(num_layers, self.pipeline_degree)))

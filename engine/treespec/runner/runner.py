@@ -66,11 +66,13 @@ class ModelRunner:
         region_capacity: int,
         driver: Driver | None = None,
         owners: Sequence[int] = (EVERY,),
+        micro_batch_tokens: int = 1,
     ) -> None:
         self.decoder = decoder
         self.allocator = SlotAllocator(num_regions, region_capacity)
         self._driver = driver  # of the other ranks that hold this model or parts of it
         self._owners = tuple(owners)
+        self._micro_batch_tokens = micro_batch_tokens
         self._stripes = Stripes(len(self._owners), region_capacity)
         num_local = self._stripes.num_local(num_regions) if any(map(self._is_here, self._owners)) else 0
         self.pool = KVCachePool(cache_shape(decoder, num_local, region_capacity), decoder.dtype, decoder.device)
@@ -81,7 +83,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def submit(self, rows: Sequence[ForwardRow], wanted: Wanted = Wanted.LOGITS) -> RunHandle:
-        """Queue one forward pass over ``rows``; in a pipeline as several, so that no stage waits for a whole batch."""
+        """Queue one pass over ``rows``; in a pipeline a large one as several, so that no stage waits for it all."""
         order, parts = [], []
         for owner, indexes in self._division(rows):
             own = [rows[index] for index in indexes]
@@ -146,7 +148,9 @@ class ModelRunner:
         division = []
         for stripe, owner in enumerate(self._owners):
             own = [index for index, row in enumerate(rows) if self._stripes.stripe(row.lease.region) == stripe]
-            division += [(owner, part) for part in _parts(own, self.decoder.mesh.pipeline_degree)]
+            num_tokens = sum(len(rows[index].token_ids) for index in own)
+            num_parts = self.decoder.mesh.num_micro_batches(num_tokens, self._micro_batch_tokens)
+            division += [(owner, part) for part in _parts(own, num_parts)]
         return division
 
     def _run(self, parts: Sequence[ForwardPart]) -> list[Arrival]:
@@ -165,7 +169,7 @@ class ModelRunner:
 
 
 def _parts(indexes: Sequence[int], num_parts: int) -> list[list[int]]:
-    """Micro-batches of neighbouring rows, as equal as they get, at most one per pipeline stage."""
+    """Micro-batches of neighbouring rows, as equal as they get, at most so many."""
     size = max(1, -(-len(indexes) // num_parts))
     return [list(indexes[start : start + size]) for start in range(0, len(indexes), size)]
 

@@ -124,7 +124,8 @@ def load_placement(
     homes.require_memory({index: draft.decoder for index, draft in drafts.items()})
     num_regions, capacity = homes.num_regions, region_capacity_of(placement)
     driver = Driver(group) if group is not None else None
-    target_runner = ModelRunner(target.decoder, num_regions, capacity, driver)
+    parts = placement.min_part_tokens
+    target_runner = ModelRunner(target.decoder, num_regions, capacity, driver, micro_batch_tokens=parts)
     draft_runners = {index: homes.runner(index, draft.decoder, group) for index, draft in drafts.items()}
     if group is not None:
         group.meet()

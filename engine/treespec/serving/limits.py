@@ -59,8 +59,13 @@ def num_regions_of(scenarios: Sequence[Scenario]) -> int:
 def prepare_device(placement: Placement) -> tuple[torch.dtype, torch.device]:
     """The dtype and device that this process computes with; sets its number of threads."""
     device = device_of(placement)
-    torch.set_num_threads(placement.num_threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(placement.num_threads or _own_cores())
     return getattr(torch, placement.dtype), device
+
+
+def _own_cores() -> int:
+    """The cores that this process may use, shared with the other ranks of its machine."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def device_of(placement: Placement) -> torch.device:

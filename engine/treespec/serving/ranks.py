@@ -9,20 +9,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from treespec.config import Placement, RunConfig
 from treespec.errors import ConfigError, TreespecError
 from treespec.log import say
+from treespec.metrics.records import RecordFolder
 from treespec.model.loader import open_model
 from treespec.parallel.mesh import ParallelMesh
 from treespec.parallel.process_group import ProcessGroup, RanksLostError
 from treespec.serving.build import serve_as_follower
+from treespec.serving.exclusion import exclusive_run
 from treespec.serving.job import Job
 from treespec.serving.limits import device_of, mesh_of, require_divisible
 
 PR_SET_PDEATHSIG = 1
+HELD_BY_PARENT = "TREESPEC_LOCKS_HELD_BY_PARENT"
 FAILURE_STATUS, MISTAKE_STATUS = 1, 2
 LOST_STATUS = 75  # of a rank that has nothing to reproach itself with (EX_TEMPFAIL of sysexits.h)
 
@@ -36,9 +40,8 @@ def launch_local_ranks(num_ranks: int, arguments: Sequence[str]) -> int:
     """Run this command once per rank on this machine; returns the exit status. The ranks end with this process."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     say(f"starting {num_ranks} ranks on this machine")
-    environment = os.environ | {
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")
-    }  # torchrun talks if it is unset
+    # torchrun talks if the number of threads is unset.
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {HELD_BY_PARENT: "1"}
     with subprocess.Popen(
         [*command, "-m", "treespec", *arguments],
         env=environment,
@@ -69,14 +72,25 @@ def run_as_rank(config: RunConfig, output_dir: Path, rank: int) -> int:
             allowed=f"{mesh.num_ranks} = tensor_parallel_degree x pipeline_parallel_degree",
         )
     try:
-        return _serve(config, output_dir, mesh)
+        with _exclusion(mesh, output_dir):
+            return _serve(config, output_dir, mesh)
     except RanksLostError as error:
         _end(rank, f"the other ranks are gone or silent: {error}", LOST_STATUS)
     except TreespecError as error:
         _end(rank, str(error), MISTAKE_STATUS)
-    except (RuntimeError, MemoryError) as error:  # the device's failures are RuntimeErrors
+    except (OSError, RuntimeError, MemoryError) as error:  # the device's failures are RuntimeErrors
         told = next(iter(str(error).strip().splitlines()), "no reason given")
         _end(rank, f"{type(error).__name__}: {told}", FAILURE_STATUS)
+
+
+def _exclusion(mesh: ParallelMesh, output_dir: Path) -> AbstractContextManager[None]:
+    """The driver takes the locks, unless the process that started the ranks here holds them already.
+
+    While it waits for another run the others wait for it to load.
+    """
+    if not mesh.is_driver or HELD_BY_PARENT in os.environ:
+        return nullcontext()
+    return exclusive_run(RecordFolder(output_dir).folder)
 
 
 def _serve(config: RunConfig, output_dir: Path, mesh: ParallelMesh) -> int:
@@ -84,6 +98,8 @@ def _serve(config: RunConfig, output_dir: Path, mesh: ParallelMesh) -> int:
     group = ProcessGroup(mesh, device_of(placement), placement.rank_timeout_s, placement.load_timeout_s)
     if mesh.is_driver:
         failed = Job(config, output_dir, group).run()
+        if failed:
+            say(f"error: {failed} scenarios failed; the same command tries them again")
     else:
         failed = 0
         serve_as_follower(placement, config.scenarios, group)
