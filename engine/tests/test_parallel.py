@@ -79,7 +79,8 @@ def served_on(
     job: JobFolder, tensor: int, pipeline: int, look: Callable[[str], None] = lambda name: None
 ) -> dict[str, list[list[int]]]:
     """Tokens of every scenario, served on so many ranks; ``look`` is called with each while its record is there."""
-    job.placement |= {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline, "micro_batch_tokens": 1}
+    degrees = {"tensor_parallel_degree": tensor, "pipeline_parallel_degree": pipeline}
+    job.placement = {"micro_batch_tokens": 1} | job.placement | degrees
     run = job.start()
     _, told = run.communicate(timeout=240)
     assert run.returncode == 0, told[-3000:]
@@ -97,6 +98,51 @@ def test_several_ranks_write_the_tokens_of_one(job: JobFolder, tensor: int, pipe
     alone = served_on(job, 1, 1)
     assert len(alone) == 3
     assert served_on(job, tensor, pipeline) == alone
+
+
+SAMPLED = {"temperature": 0.8, "top_k": 20, "seed": 3}
+METHODS: dict[str, dict[str, Any]] = {
+    "sampled": {},
+    "ngram": {"drafters": [{"kind": "ngram"}]},
+    "best": {"drafters": [{"tree": "best", "num_nodes": 6}]},
+    "dynamic": {"drafters": [{"tree": "dynamic", "num_nodes": 6, "max_depth": 3}]},
+    "portfolio": {"drafters": [{"expansion": [2, 1]}, {"kind": "suffix", "num_nodes": 4}]},
+    "mss": {"drafters": [{"expansion": [2, 2], "selection": "iid"}], "verifier": "mss"},
+    "recursive": {
+        "drafters": [{"expansion": [3, 1], "selection": "without_replacement"}],
+        "verifier": "recursive_rejection",
+    },
+    "block": {"drafters": [{"expansion": [1, 1, 1], "selection": "iid"}], "verifier": "block"},
+    "traversal": {"drafters": [{"expansion": [2, 2], "selection": "iid"}], "verifier": "traversal"},
+    "auto": {
+        "drafters": [{"tree": "auto", "num_nodes": 6}],
+        "sampling": {},
+    },  # its trees follow the clock, not its text
+}
+
+
+@pytest.mark.slow
+def test_every_way_to_draft_and_to_verify_writes_the_same_on_several_ranks(job: JobFolder) -> None:
+    common = {key: job.scenarios[0][key] for key in ("prompts", "max_requests_per_batch", "max_new_tokens")}
+    job.scenarios = [
+        common | {"name": name, "mode": mode_of(method), "ignore_eos": True, "sampling": SAMPLED} | spelt_out(method)
+        for name, method in METHODS.items()
+    ]
+    alone = served_on(job, 1, 1)
+    assert alone["sampled"] != alone["auto"], "sampling must show"
+    assert served_on(job, 2, 2) == alone
+
+
+def spelt_out(method: dict[str, Any]) -> dict[str, Any]:
+    return method | {"drafters": [{"kind": "ssm"} | drafter for drafter in method.get("drafters", [])]}
+
+
+def mode_of(method: dict[str, Any]) -> str:
+    drafters = method.get("drafters", [])
+    if not drafters:
+        return "incremental"
+    is_chain = drafters[0].get("kind") == "ngram" or set(drafters[0].get("expansion", [2])) == {1}
+    return "sequence" if len(drafters) == 1 and is_chain else "tree"
 
 
 @pytest.mark.slow
