@@ -13,11 +13,17 @@ import treespec
 
 
 def code_commit() -> str:
-    """The commit of the running code, ``-dirty`` with local changes; TREESPEC_COMMIT stands in for a checkout."""
+    """The commit of the running code, ``-dirty`` with local changes.
+
+    TREESPEC_COMMIT stands in for a checkout, and so does what the wheel says of itself.
+    """
+    package = Path(treespec.__file__).parent
     given = os.environ.get("TREESPEC_COMMIT")
     if given:
         return given
-    command = ["git", "-C", str(Path(treespec.__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    if (said := package / "commit.txt").is_file():
+        return said.read_text(encoding="utf-8").strip()
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
