@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from engine.tests.checkpoints import VOCAB_SIZE, text_of
 from engine.tests.conftest import TinyModels
@@ -207,13 +208,29 @@ def test_jobs_of_the_profile_serve_on_one_node_and_on_two(slurm: Slurm, job: Job
     assert "Falling back to 'sacct'" not in done.stdout
 
 
-def test_a_rule_of_this_workflow_runs_on_a_node(slurm: Slurm, tmp_path: Path) -> None:
+def test_this_workflow_runs_its_experiments_on_nodes(slurm: Slurm, tmp_path: Path) -> None:
+    """One rank as the job itself, four on two nodes by srun inside a job; both write the same."""
     for name in LINKED:
         (tmp_path / name).symlink_to(REPOSITORY / name)
-    done = snakemake(slurm, tmp_path, "--config", "platform=laptop", "--", "results/laptop/machine.json")
+    platform = yaml.safe_load((REPOSITORY / "config/platforms/two_nodes_local.yaml").read_text())
+    platform |= {"launch": "srun", "ranks_per_node": 2}
+    del platform["cluster"], platform["sizes"]["medium"]
+    platform["sizes"]["large"] |= {"tensor_parallel_degree": 2}
+    platform["overrides"]["server_gpu"] |= {"sizes": ["small", "large"], "batch_sizes": [2], "num_prompts": 2}
+    (tmp_path / "site.yaml").write_text(yaml.safe_dump(platform))
+    fitting = ("--set-resources", "placement:mem_mb=4000", "--set-threads", "placement=1")
+    done = snakemake(slurm, tmp_path, "server_gpu_experiments", *fitting, "--config", "platform=site.yaml")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "has been submitted with SLURM jobid" in done.stdout
-    assert json.loads((tmp_path / "results/laptop/machine.json").read_text())["cpu"]["computes"]
+    raw = tmp_path / "results/site/raw"
+    modes = ("incr_dec", "sequence_specinfer", "tree_specinfer")
+    names = [f"2_batchsize-{mode}-max_new_tokens_16.jsonl" for mode in modes]
+    small, large = ([output(raw / f"server_{size}-{name}") for name in names] for size in ("small", "large"))
+    assert small == large
+    assert len(small[0]) == 2
+
+
+def output(path: Path) -> list[list[int]]:
+    return [json.loads(line)["output_token_ids"] for line in path.read_text().splitlines()]
 
 
 @pytest.mark.kill
