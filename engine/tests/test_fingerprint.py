@@ -26,6 +26,7 @@ from treespec.errors import CheckpointError, InputFileError
 TINY = TinyLlama(hidden_size=16, ffn_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8)
 
 PLACEMENT_CHANGES: dict[str, Any] = {
+    "micro_batch_tokens": 8,
     "dtype": "bfloat16",
     "device": "cuda",
     "num_threads": 3,
