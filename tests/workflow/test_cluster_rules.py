@@ -83,6 +83,7 @@ def test_jobs_wait_for_a_cluster_that_is_up_provisioned_and_checked_in_this_call
     assert run in started and "--ranks 4" in run, "a job ran that had nothing to run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failing", "called"), [("check", PREPARED), ("run", [*PREPARED, "run", "run"])])
 def test_nothing_that_a_failed_call_left_passes_as_prepared(cluster: Project, failing: str, called: list[str]) -> None:
     assert cluster.snakemake("server_gpu_experiments", FAIL_CLUSTER=failing).returncode == 1
@@ -148,6 +149,7 @@ def test_a_workflow_that_has_an_earlier_ones_number_believes_no_marker(
     assert not checked.exists()
 
 
+@pytest.mark.slow
 def test_targets_by_name_look_each_time(cluster: Project) -> None:
     for _ in range(2):
         assert cluster.snakemake("cluster_check").returncode == 0
@@ -164,6 +166,7 @@ def test_without_a_cluster_the_targets_say_so(project: Project, target: str) -> 
     assert "platform tiny: launch local, no cluster: nothing to do" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_cluster_of_ones_own_is_neither_made_nor_taken_down(cluster: Project) -> None:
     cluster.edit("platforms/tiny.yaml", lambda platform: platform.update(cluster="lab.yaml"))
     done = cluster.snakemake("-n", "cluster_check")
