@@ -66,14 +66,14 @@ class TestTwoHosts:
     def test_have_processes_of_their_own(self, embedded: EmbeddedCluster) -> None:
         cluster = embedded.cluster
         with Connection(cluster, cluster.hosts[0]) as connection:
-            channel = connection.start(["sleep", "98.7"])
+            sleeping = connection.start(["sleep", "98.7"])
             wait_for(lambda: embedded.processes(0, "sleep 98.7") != [])
             assert embedded.processes(1, "sleep 98.7") == []
             inner = said(embedded, 0, "pgrep", "-x", "sleep").splitlines()
             assert inner
             assert not set(inner) & {str(pid) for pid in embedded.processes(0, "sleep 98.7")}
             assert embedded.execute(1, ["pgrep", "-x", "sleep"]).returncode == 1
-            channel.close()
+            sleeping.end_input()
         kill(embedded, 0, "sleep 98.7")
 
     def test_have_namespaces_of_their_own(self, embedded: EmbeddedCluster) -> None:
@@ -93,8 +93,11 @@ class TestTwoHosts:
     def test_do_not_see_the_checkout_nor_our_environment(self, embedded: EmbeddedCluster) -> None:
         assert (CHECKOUT / "cluster").is_dir()
         for node in (0, 1):
-            assert said(embedded, node, "ls", "-A", str(CHECKOUT)) == ""
-            assert over_ssh(embedded.cluster, node, "ls", "-A", str(CHECKOUT)) == ""
+            # A checkout that lies in a folder which is hidden as a whole is not even an empty one.
+            assert embedded.execute(node, ["ls", "-A", str(CHECKOUT)]).stdout == ""
+            assert embedded.execute(node, ["test", "-e", str(CHECKOUT / "cluster")]).returncode == 1
+            with Connection(embedded.cluster, embedded.cluster.hosts[node]) as connection:
+                assert connection.try_run(["ls", "-A", str(CHECKOUT)], timeout_s=10).stdout == ""
             assert said(embedded, node, "find", "/srv", "/tmp", "-mindepth", "1") == ""
 
     def test_do_not_see_the_private_key_of_their_login(self, embedded: EmbeddedCluster) -> None:
