@@ -11,9 +11,11 @@ import json
 import platform
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 ENGINE = "treespec"
+ENGINE_DIGEST = "engine.sha256"  # in the environment's folder
 
 
 def versions() -> dict[str, str]:
@@ -26,14 +28,15 @@ def versions() -> dict[str, str]:
 
 
 def engine_sha256() -> str | None:
-    """The digest of the wheel that the engine was installed from, as pip wrote it down."""
+    """The digest of the wheel that the engine was installed from, as provisioning wrote it down.
+
+    pip's own note lacks the digest before pip 23.1.
+    """
     try:
-        text = importlib.metadata.distribution(ENGINE).read_text("direct_url.json")
-        archive = json.loads(text or "{}").get("archive_info", {})
+        importlib.metadata.distribution(ENGINE)
+        return Path(sys.prefix, ENGINE_DIGEST).read_text(encoding="ascii").strip()
     except (importlib.metadata.PackageNotFoundError, OSError, ValueError):
         return None
-    kind, _, digest = archive.get("hash", "").partition("=")
-    return str(digest) if kind == "sha256" else None
 
 
 def import_error(module: str) -> str | None:

@@ -95,6 +95,8 @@ class Cluster(StrictModel):
         Raises ClusterError where there are too few slots, or where a host would hold fewer ranks than the others:
         torchrun starts as many on each.
         """
+        if num_ranks < 1:
+            raise ClusterError("no ranks", where="hostfile", received=f"{num_ranks} ranks", allowed="at least 1")
         if num_ranks > self.num_slots:
             raise ClusterError(
                 "too few slots",

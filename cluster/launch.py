@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from cluster.causes import Ending, foremost
 from cluster.errors import ClusterError, UnreachableError
@@ -60,9 +62,15 @@ def run_job(cluster: Cluster, job: JobFile, output_dir: Path) -> int:
         try:
             endings = _supervise(run, connections, placed[0][1])
         finally:
-            num_new = _collect(run, driver)
-            _clean(run, connections)
+            num_new, uncollected = _collect(run, driver)
+            _clean(run, connections, kept=driver if uncollected else None)
     _require_success(endings, len(connections))
+    if uncollected is not None:
+        raise ClusterError(
+            f"the run ended, and its records are still there: {uncollected}",
+            where=driver.name,
+            fix="make room here; the same command brings them before it runs anything",
+        )
     return num_new
 
 
@@ -148,24 +156,24 @@ def _kept(run: Run, place: HostRun, program: Sequence[str]) -> list[str]:
     return [*words, "--", *program]
 
 
-def _collect(run: Run, driver: Connection) -> int:
-    """Committed records of the driver's host; what cannot be brought is told and stays there."""
+def _collect(run: Run, driver: Connection) -> tuple[int, ClusterError | None]:
+    """Committed records of the driver's host; or why they could not be brought."""
     try:
-        num_new = fetch_records(driver, run.folder(driver) / "raw", run.output_dir, run.job.scenarios)
+        return fetch_records(driver, run.folder(driver) / "raw", run.output_dir, run.job.scenarios), None
     except ClusterError as error:
         _say(f"records could not be collected: {error}")
-        return 0
-    return num_new
+        return 0, error
 
 
-def _clean(run: Run, connections: Sequence[Connection]) -> None:
-    """Make sure that no process is left on any host that answers, and remove the run's folder."""
+def _clean(run: Run, connections: Sequence[Connection], kept: Connection | None) -> None:
+    """Make sure that no process is left on any host that answers, and remove the run's folder, except on ``kept``."""
     for connection in connections:
         folder = run.folder(connection)
         try:
             stop = [run.cluster.python, str(folder / KEEPER.name), "stop", "--run-id", run.run_id]
             connection.run(stop, timeout_s=SHORT_S)
-            connection.run(["rm", "-rf", "--", str(folder)], timeout_s=SHORT_S)
+            if connection is not kept:
+                connection.run(["rm", "-rf", "--", str(folder)], timeout_s=SHORT_S)
         except ClusterError as error:
             silence_s = run.cluster.failure_timeout_s / 3
             told = "" if isinstance(error, UnreachableError) else f" ({error})"
@@ -198,19 +206,27 @@ def _require_success(endings: Sequence[Ending], num_hosts: int) -> None:
 @contextmanager
 def _locked(output_dir: Path) -> Iterator[None]:
     """One run at a time per results folder, the engine's own runs included; waits for the holder, naming it."""
-    output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / ".lock"
-    with open(path, "a+", encoding="utf-8") as file:
+    with _lock_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             _say(f"waiting: {file.read().strip() or 'another process'} holds {path}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"cluster run, pid {os.getpid()}\n")
-        file.flush()
+        # The name is for whoever waits; where the disk is full, there is none.
+        with contextlib.suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"cluster run, pid {os.getpid()}\n".encode())
         yield
+
+
+def _lock_file(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+", encoding="utf-8")
+    except OSError as error:
+        raise ClusterError("records cannot be written", where=str(path.parent), received=error.strerror) from error
 
 
 def _say(text: str) -> None:

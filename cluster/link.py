@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -59,9 +60,9 @@ def _serving(connection: Connection) -> Iterator[int]:
     words = ["timeout", "-k", "5", f"{TOTAL_S + PAIR_S + START_S:.0f}", connection.cluster.python, "-I", "-c", SOURCE]
     server = connection.start([*words, "serve", str(connection.host.address)])
     try:
-        told = b""
-        while not told.endswith(b"\n") and (part := server.read(within_s=START_S)):
-            told += part
+        told = server.read(within_s=START_S)
+        while not re.match(rb"\d+\n", told) and (part := server.read(within_s=1)):
+            told += part  # the rest of the number, or of what it complains of
         lines = told.decode(errors="replace").split("\n")
         if not lines[0].isdigit():
             raise ClusterError(

@@ -32,14 +32,22 @@ def fetch_records(connection: Connection, source: PurePosixPath, output_dir: Pat
     with _staging(output_dir) as staged:
         rsync(connection, [f"{source}/"], str(staged), fetch=True)
         fresh = [name for name in scenarios if _is_new(staged, output_dir, name)]
-        for scenario in fresh:
-            _take_superseded(staged / "superseded", output_dir / "superseded", scenario)
-            for name in _files(scenario):
-                if (staged / name).is_file():
-                    os.replace(staged / name, output_dir / name)
-                else:
-                    (output_dir / name).unlink(missing_ok=True)  # a failed scenario has no rows
+        try:
+            for scenario in fresh:
+                _take(staged, output_dir, scenario)
+        except OSError as error:
+            raise ClusterError("records cannot be written", where=str(output_dir), received=error.strerror) from error
         return len(fresh)
+
+
+def _take(staged: Path, output_dir: Path, scenario: str) -> None:
+    """Move a record in place."""
+    _take_superseded(staged / "superseded", output_dir / "superseded", scenario)
+    for name in _files(scenario):
+        if (staged / name).is_file():
+            os.replace(staged / name, output_dir / name)
+        else:
+            (output_dir / name).unlink(missing_ok=True)  # a failed scenario has no rows
 
 
 def _files(scenario: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ def add_embedded(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     up.set_defaults(command=_up)
     down = commands.add_parser("down", help="end what up has started")
     down.add_argument("--folder", type=Path, required=True)
+    down.add_argument("--force", action="store_true", help="also while a run goes on; its records are lost")
     down.set_defaults(command=_down)
 
 
@@ -34,7 +35,10 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _down(args: argparse.Namespace) -> int:
-    ended = EmbeddedCluster(args.folder).down()
+    hosts = EmbeddedCluster(args.folder)
+    if not args.force:
+        hosts.require_idle()
+    ended = hosts.down()
     print(f"{args.folder}: " + ("ended" if ended else "nothing was up"), file=sys.stderr)
     return 0
 

@@ -86,7 +86,10 @@ class EmbeddedCluster:
             raise ClusterError(
                 "cannot be an embedded cluster's folder", where=str(self.folder), allowed=PLAIN_PATH.pattern
             )
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ClusterError("cannot be made", where=str(self.folder), received=error.strerror) from error
         with self._locked():
             if (state := State.load(self.folder)) is not None:
                 machines = MACHINES[state.kind](self.folder, state)
@@ -98,6 +101,18 @@ class EmbeddedCluster:
             self._refuse_foreign_files()
             self._start_first_possible()
         return True
+
+    def require_idle(self) -> None:
+        """Raises ClusterError while a run goes on: its records are on the hosts until it ends."""
+        state = State.load(self.folder) if self.folder.is_dir() else None
+        machines = None if state is None else MACHINES[state.kind](self.folder, state)
+        for node, name in enumerate(NODE_NAMES if machines is not None else ()):
+            if machines is not None and machines.processes(node, "keeper.py run"):
+                raise ClusterError(
+                    "a run goes on here",
+                    where=f"{self.folder}, {name}",
+                    fix="wait for it or interrupt it; python -m cluster down --force loses its records",
+                )
 
     def down(self) -> bool:
         """End the hosts and remove their files, all but sshd's logs; False where nothing was up."""

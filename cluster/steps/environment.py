@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.environment_probe import ENGINE_DIGEST
 from cluster.errors import ClusterError
 from cluster.facts import read_json
 from cluster.ssh import Connection, rsync
@@ -84,7 +85,7 @@ def _fits(there: str | None, wanted: str) -> bool:
 
 
 class Engine:
-    """The engine from its wheel; done where pip installed a file of the same digest."""
+    """The engine from its wheel; done where a file of the same digest was installed."""
 
     name = "engine"
 
@@ -99,5 +100,8 @@ class Engine:
     def apply(self, connection: Connection) -> None:
         folder = connection.cluster.work_dir_of(connection.host) / "wheels/engine"
         rsync(connection, [str(self._wheel)], f"{folder}/")
+        digest = str(connection.cluster.work_dir_of(connection.host) / "venv" / ENGINE_DIGEST)
+        connection.run(["rm", "-f", "--", digest], timeout_s=SHORT_S)
         words = [*pip_words(connection), "--no-deps", "--force-reinstall", str(folder / self._wheel.name)]
         connection.run(words, timeout_s=PIP_S, what="pip install of the engine")
+        connection.run(["tee", digest], timeout_s=SHORT_S, stdin=f"{self._sha256}\n")

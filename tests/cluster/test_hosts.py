@@ -101,6 +101,8 @@ def test_too_few_slots_and_uneven_ranks_are_refused() -> None:
     cluster = Cluster.model_validate(TWO)
     with pytest.raises(ClusterError, match=r"too few slots; received: 9 ranks; allowed: at most 8: node0 4, node1 4"):
         cluster.hostfile(9)
+    with pytest.raises(ClusterError, match=r"no ranks; received: -2 ranks; allowed: at least 1"):
+        cluster.hostfile(-2)
     with pytest.raises(ClusterError, match=r"spread unevenly; received: node0: 4, node1: 2"):
         cluster.hostfile(6)
 

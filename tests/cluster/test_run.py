@@ -15,6 +15,7 @@ from shutil import which
 import pytest
 
 from cluster.embedded.testbed import EmbeddedCluster
+from cluster.errors import ClusterError
 from tests.cluster.runs import BOUND_S, REPOSITORY, ClusterRun, scenario, tree
 
 pytestmark = [pytest.mark.ssh, pytest.mark.slow]
@@ -182,6 +183,36 @@ def test_a_disk_that_fills_up_during_the_run(hosts: EmbeddedCluster, tmp_path: P
     assert run.complete() == []
     hosts.free_disk(1)
     assert run.leftovers() == []
+
+
+def test_records_that_find_no_room_here_stay_there_until_they_do(hosts: EmbeddedCluster, tmp_path: Path) -> None:
+    run = ClusterRun(tmp_path, hosts, [scenario("a")])
+    run.results.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(run.results)], check=True)
+    try:
+        (run.results / "filler").write_bytes(b"x" * 4096)
+        assert run.run() == 1
+        assert len(run.errors()) == 1
+        assert "its records are still there" in run.errors()[0]
+        assert run.complete() == []
+    finally:
+        subprocess.run(["umount", str(run.results)], check=True)
+    again = ClusterRun(tmp_path, hosts, run.scenarios)
+    assert again.run() == 0
+    assert again.complete() == ["a"]
+    assert any("1 of 1 scenarios are done" in line for line in again.lines), "it was measured again"
+
+
+def test_hosts_are_not_taken_down_under_a_run(hosts: EmbeddedCluster, tmp_path: Path) -> None:
+    run = ClusterRun(tmp_path, hosts, [scenario("a", num_repeats=ENDLESS)])
+    run.start()
+    run.wait_for("a, repeat 3")
+    with pytest.raises(ClusterError, match="a run goes on here"):
+        hosts.require_idle()
+    run.process.send_signal(signal.SIGINT)
+    assert run.finish() == 130
+    assert run.leftovers() == []
+    hosts.require_idle()
 
 
 def test_a_changed_host_key_is_refused(hosts: EmbeddedCluster, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -35,10 +35,10 @@ def _locked(path: Path) -> Iterator[None]:
             holder = file.read().strip() or "another process"
             say(f"waiting: {holder} holds {path}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        file.truncate()
-        file.write(f"treespec run, pid {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        # The name is for whoever waits; where the disk is full, there is none.
+        with suppress(OSError):
+            file.truncate(0)
+            os.write(file.fileno(), f"treespec run, pid {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
