@@ -99,6 +99,8 @@ class TestHosts:
         finally:
             killer.join()
             embedded.start_node(1)
+            for node in (0, 1):
+                embedded.execute(node, ["rm", "-f", sleeper])
         hanging, dead = (str(host.address) for host in bare.hosts)
         assert failures(rows) == {(hanging, "python"), (dead, "python")}
         assert "took too long; allowed: 4 s" in row(rows, "python", hanging).detail

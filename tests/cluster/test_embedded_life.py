@@ -27,6 +27,7 @@ from tests.cluster.remains import (
     namespaces_of,
     pids,
     state,
+    wait_for,
 )
 
 pytestmark = pytest.mark.ssh
@@ -89,6 +90,8 @@ class TestUpAndDown:
                 pytest.skip(f"a cluster of kind {kind} has {len(former)} processes")
             for i in dead:
                 os.kill(former[i], signal.SIGKILL)
+            # A signal that was sent has not yet ended anything.
+            wait_for(lambda: not any((process := observed(former[i])) and process.is_alive for i in dead))
             assert EmbeddedCluster(tmp_path, kind=kind, say=said.append).up() is True
             assert "ending what is left" in said[0]
             assert not set(former) & set(pids(tmp_path))
