@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from treespec.config import Scenario
 from treespec.metrics.counts import PassProfile, RequestProfile
+from treespec.prompts import prompt_indices
 from treespec.request import Request
 from treespec.serving.build import LoadedPlacement
 
@@ -15,28 +16,33 @@ WARM_UP_TOKENS = 8
 
 @dataclass(frozen=True)
 class ServedPass:
-    """One scenario served once: requests in prompt order, finished."""
+    """One scenario served once: requests in order of arrival, finished, each with the prompt it had."""
 
     requests: tuple[Request, ...]
+    prompt_indices: tuple[int, ...]
     profiles: tuple[RequestProfile, ...]
     totals: PassProfile
 
 
 def serve_pass(loaded: LoadedPlacement, scenario: Scenario, prompts: Sequence[Sequence[int]]) -> ServedPass:
     """Serve all prompts with a fresh engine over the placement's models."""
-    requests = [loaded.request(scenario, index, ids) for index, ids in enumerate(prompts)]
+    indices = prompt_indices(scenario, len(prompts))
+    requests = [loaded.request(scenario, number, prompts[index]) for number, index in enumerate(indices)]
     engine = loaded.engine(scenario)
     engine.add(requests)
-    loaded.traffic()  # of whatever was before, a pass that broke off included
+    for count in (loaded.traffic, loaded.offload_counts):
+        count()  # of whatever was before, a pass that broke off included
     totals = engine.run()
-    totals.traffic = loaded.traffic()
-    return ServedPass(tuple(requests), tuple(engine.profiles[request.request_id] for request in requests), totals)
+    totals.traffic, totals.offload = loaded.traffic(), loaded.offload_counts()
+    profiles = tuple(engine.profiles[request.request_id] for request in requests)
+    return ServedPass(tuple(requests), tuple(indices), profiles, totals)
 
 
 def warm_up(loaded: LoadedPlacement, scenario: Scenario, prompts: Sequence[Sequence[int]]) -> None:
     """Serve one batch for a few tokens, so that no measured pass pays for first uses."""
     short = scenario.model_copy(update={"max_new_tokens": min(WARM_UP_TOKENS, scenario.max_new_tokens)})
-    serve_pass(loaded, short, prompts[: scenario.max_requests_per_batch])
+    first_batch = set(prompt_indices(scenario, len(prompts))[: scenario.max_requests_per_batch])
+    serve_pass(loaded, short, prompts[: len(first_batch)])
 
 
 def comparison_groups(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:

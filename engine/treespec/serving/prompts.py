@@ -1,55 +1,78 @@
-"""Prompt files and the check that every prompt can be served."""
+"""Prompts as token ids, and the check that every one of them can be served."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from treespec.config import Scenario
-from treespec.errors import InputFileError, PromptError
+from treespec.errors import PromptError
+from treespec.log import say
 from treespec.model.tokenizer import TextTokenizer
+from treespec.prompts import Prompt, read_prompts
 
 
 def load_prompts(scenario: Scenario, tokenizer: TextTokenizer, max_sequence_length: int) -> list[list[int]]:
     """Token ids of the scenario's prompts, in file order. Raises InputFileError or PromptError, naming indices."""
-    texts = read_prompt_file(scenario.prompts)
-    if scenario.num_prompts is not None:
-        if scenario.num_prompts > len(texts):
-            raise PromptError(
-                "the prompt file is too short",
-                where=str(scenario.prompts),
-                received=f"num_prompts {scenario.num_prompts}",
-                allowed=f"at most {len(texts)}",
-            )
-        texts = texts[: scenario.num_prompts]
-    prompts = encode_prompts(texts, tokenizer, str(scenario.prompts))
-    _require_room(prompts, str(scenario.prompts), max_sequence_length)
-    return prompts
+    return load_all_prompts([scenario], tokenizer, max_sequence_length)[scenario.name]
+
+
+def load_all_prompts(
+    scenarios: Sequence[Scenario], tokenizer: TextTokenizer, max_sequence_length: int
+) -> dict[str, list[list[int]]]:
+    """The same for several scenarios, by name; what there is to say of a file is said once."""
+    remarks: list[str] = []
+    loaded = {}
+    for scenario in scenarios:
+        prompts = _first_prompts(scenario)
+        remarks += _remark_on_turns(prompts, scenario.prompts)
+        token_ids = _encode(prompts, tokenizer, str(scenario.prompts))
+        _require_room(token_ids, str(scenario.prompts), max_sequence_length)
+        remarks += _remark_on_room(token_ids, scenario, max_sequence_length)
+        loaded[scenario.name] = token_ids
+    for remark in dict.fromkeys(remarks):
+        say(remark)
+    return loaded
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: TextTokenizer, where: str) -> list[list[int]]:
     """Token ids per text. Raises PromptError for texts without any token."""
     prompts = [tokenizer.encode(text) for text in texts]
-    empty = [index for index, ids in enumerate(prompts) if not ids]
-    if empty:
-        raise PromptError("prompts without any token", where=where, received=f"indices {empty}")
+    _refuse_empty([index for index, ids in enumerate(prompts) if not ids], where)
     return prompts
 
 
 def read_prompt_file(path: Path) -> list[str]:
-    """A JSON list of strings, as the artifact's prompt files are."""
-    try:
-        texts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputFileError("prompt file cannot be read", where=str(path), received=error.strerror) from error
-    except ValueError as error:
-        raise InputFileError("prompt file is not valid JSON", where=str(path), received=str(error)) from error
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InputFileError("prompt file is of another form", where=str(path), allowed="a JSON list of strings")
-    if not texts:
-        raise InputFileError("prompt file is empty", where=str(path), allowed="at least one prompt")
-    return texts
+    """The texts of a prompt file; what of it is not used is said."""
+    prompts = read_prompts(path)
+    for remark in _remark_on_turns(prompts, path):
+        say(remark)
+    return [prompt.text for prompt in prompts]
+
+
+def _first_prompts(scenario: Scenario) -> Sequence[Prompt]:
+    prompts = read_prompts(scenario.prompts)
+    if scenario.num_prompts is not None and scenario.num_prompts > len(prompts):
+        raise PromptError(
+            "the prompt file is too short",
+            where=str(scenario.prompts),
+            received=f"num_prompts {scenario.num_prompts}",
+            allowed=f"at most {len(prompts)}",
+        )
+    return prompts[: scenario.num_prompts]
+
+
+def _encode(prompts: Sequence[Prompt], tokenizer: TextTokenizer, where: str) -> list[list[int]]:
+    token_ids = [tokenizer.encode(prompt.text) for prompt in prompts]
+    # A tokenizer that begins every text makes a token of nothing, too.
+    empty = [index for index, prompt in enumerate(prompts) if not prompt.text or not token_ids[index]]
+    _refuse_empty(empty, where)
+    return token_ids
+
+
+def _refuse_empty(indices: list[int], where: str) -> None:
+    if indices:
+        raise PromptError("prompts without any token", where=where, received=f"indices {indices}")
 
 
 def _require_room(prompts: list[list[int]], where: str, max_sequence_length: int) -> None:
@@ -58,7 +81,32 @@ def _require_room(prompts: list[list[int]], where: str, max_sequence_length: int
         raise PromptError(
             "prompts are longer than the cache",
             where=where,
-            received=", ".join(f"prompt {index}: {count} tokens" for index, count in long.items()),
+            received=_listed(long),
             allowed=f"at most {max_sequence_length - 1} tokens, below max_sequence_length",
             fix="shorten them or raise max_sequence_length",
         )
+
+
+def _remark_on_room(prompts: list[list[int]], scenario: Scenario, max_sequence_length: int) -> list[str]:
+    """Prompts that are served, but to fewer tokens than were asked for."""
+    room = max_sequence_length - scenario.max_new_tokens
+    tight = {index: len(ids) for index, ids in enumerate(prompts) if len(ids) > room}
+    if not tight:
+        return []
+    remark = (
+        f"{scenario.prompts}: max_sequence_length {max_sequence_length} ends the outputs of some prompts before "
+        f"max_new_tokens {scenario.max_new_tokens}, as they have more than {room} tokens: {_listed(tight)}"
+    )
+    return [remark]
+
+
+def _remark_on_turns(prompts: Sequence[Prompt], path: Path) -> list[str]:
+    longer = [prompt.num_unused_turns for prompt in prompts if prompt.num_unused_turns]
+    if not longer:
+        return []
+    where = f"in {len(longer)} of {len(prompts)} entries"
+    return [f"{path}: the first turn is the prompt; later turns, which are not used: {sum(longer)} {where}"]
+
+
+def _listed(num_tokens: dict[int, int]) -> str:
+    return ", ".join(f"prompt {index}: {count} tokens" for index, count in num_tokens.items())
