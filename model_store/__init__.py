@@ -1,0 +1,1 @@
+"""Models as files: fetched from the hub at pinned revisions, verified, and kept in the wanted precision."""
