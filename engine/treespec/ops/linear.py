@@ -6,6 +6,8 @@ gain of verifying several tokens at once. Weights reordered for oneDNN stay near
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -23,6 +25,27 @@ class WeightStorage(Protocol):
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """``x @ weight.T + bias`` for x ``[..., in]``."""
+
+
+class WeightFormat(Protocol):
+    """How a weight ``[out, in]`` is written down in tensors, its parts, wherever those are."""
+
+    def multiply(self, parts: Sequence[Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        """``x @ weight.T + bias`` for x ``[..., in]``, by parts as they are stored."""
+
+    def storage(self, parts: Sequence[Tensor], dtype: torch.dtype) -> WeightStorage:
+        """The fastest storage for parts that stay on the device, to multiply in this dtype."""
+
+
+@dataclass(frozen=True)
+class DenseFormat:
+    """One part: the weight in any floating-point dtype."""
+
+    def multiply(self, parts: Sequence[Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, parts[0].to(x.dtype), bias)
+
+    def storage(self, parts: Sequence[Tensor], dtype: torch.dtype) -> WeightStorage:
+        return best_storage(parts[0].to(dtype))
 
 
 class DenseStorage:

@@ -1,11 +1,52 @@
-"""Rotary position embedding (Su et al. 2021), in the half-rotated layout of Hugging Face checkpoints."""
+"""Rotary position embedding (Su et al. 2021), in the half-rotated layout of Hugging Face checkpoints.
+
+Legend: P positions, D head size, B requests, N new tokens, H heads.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class RopeScaling(Protocol):
+    """How rotation is slowed down for sequences longer than those of the first training."""
+
+    def scaled(self, frequencies: Tensor) -> Tensor:
+        """Radians per position, ``[D / 2]``, from those without scaling."""
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """All frequencies divided by one factor (Chen et al. 2023, position interpolation)."""
+
+    factor: float
+
+    def scaled(self, frequencies: Tensor) -> Tensor:
+        return frequencies / self.factor
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Slow rotations divided by a factor, fast ones kept, those between mixed (Llama 3.1, Grattafiori et al. 2024).
+
+    What counts is the number of turns within the positions of the first training: below ``slow_turns`` is slow, above
+    ``fast_turns`` fast.
+    """
+
+    factor: float
+    slow_turns: float
+    fast_turns: float
+    original_positions: int
+
+    def scaled(self, frequencies: Tensor) -> Tensor:
+        turns = self.original_positions * frequencies / (2 * math.pi)
+        kept = ((turns - self.slow_turns) / (self.fast_turns - self.slow_turns)).clamp(0, 1)
+        return (1 - kept) * frequencies / self.factor + kept * frequencies
 
 
 @dataclass(frozen=True)
@@ -17,12 +58,21 @@ class RopeTable:
 
     @classmethod
     def build(
-        cls, num_positions: int, head_dim: int, base: float, dtype: torch.dtype, device: torch.device
+        cls,
+        num_positions: int,
+        head_dim: int,
+        base: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        scaling: RopeScaling | None = None,
     ) -> RopeTable:
         """Tables for positions 0 to ``num_positions - 1``."""
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
+        frequencies = 1.0 / base**exponents
+        if scaling is not None:
+            frequencies = scaling.scaled(frequencies)
         positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-        angles = torch.outer(positions, 1.0 / base**exponents)
+        angles = torch.outer(positions, frequencies)
         sin = angles.sin()
         return cls(torch.cat([angles.cos()] * 2, -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype))
 
