@@ -5,7 +5,6 @@ Legend: B requests, N new tokens per request, R rows whose logits are wanted, V 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -17,20 +16,6 @@ from treespec.kvcache.pool import KVCachePool
 from treespec.model.spec import ModelSpec
 from treespec.ops.attention import tree_attention
 from treespec.parallel.mesh import ParallelMesh
-
-
-class Sliceable(Protocol):
-    """A tensor, or one on disk of which a part can be read."""
-
-    def numel(self) -> int:
-        """Elements of the whole."""
-
-    def __getitem__(self, part: slice | tuple[slice, ...]) -> Tensor:
-        """A part."""
-
-
-Weights = Mapping[str, Sliceable]
-"""Tensors of a checkpoint by their names there."""
 
 
 class Wanted(IntEnum):

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.model.decoder import Weights
-from treespec.model.inflation import Noise, enlarged
+from treespec.model.inflation import Noise, enlarged, refuse_variants
+from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec
 
 
 def inflate_llama(spec: ModelSpec, weights: Weights, inflation: Inflation) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """A larger specification and its weights; logits agree to rounding. Raises ConfigError for fewer layers."""
+    """A larger specification and its weights; logits agree to rounding. Raises ConfigError for what it cannot keep."""
+    refuse_variants({"biases": bool(spec.biases)})
     larger = replace(enlarged(spec, inflation), norm_eps=spec.norm_eps / inflation.width_factor)
     return larger, _Enlarger(spec, larger, weights).run()
 

@@ -14,15 +14,23 @@ import torch
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.model.decoder import Weights
-from treespec.model.inflation import Noise, enlarged
+from treespec.model.inflation import Noise, enlarged, refuse_variants
+from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec
 
 ROOT = "model.decoder."
 
 
 def inflate_opt(spec: ModelSpec, weights: Weights, inflation: Inflation) -> tuple[ModelSpec, dict[str, Tensor]]:
-    """A larger specification and its weights; logits agree to rounding. Raises ConfigError for fewer layers."""
+    """A larger specification and its weights; logits agree to rounding. Raises ConfigError for what it cannot keep."""
+    refuse_variants(
+        {
+            "projected token tables": spec.projected_size is not None,
+            "norms after the sums": not spec.norm_first,
+            "a missing final norm": not spec.final_norm,
+            "missing biases": not spec.biases,
+        }
+    )
     larger = replace(enlarged(spec, inflation), tie_embeddings=False)
     return larger, _Enlarger(spec, larger, weights).run()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,16 @@ from treespec.errors import ConfigError
 from treespec.model.spec import ModelSpec
 
 NOISE_SCALE = 0.02
+
+
+def refuse_variants(has: Mapping[str, bool]) -> None:
+    """Refuse variants whose function enlarging would change. Raises ConfigError that names those a model has."""
+    if any(has.values()):
+        raise ConfigError(
+            "inflation would change what a model of this variant computes",
+            received=", ".join(name for name, is_so in has.items() if is_so),
+            allowed="a model without " + ", ".join(has),
+        )
 
 
 def enlarged(spec: ModelSpec, inflation: Inflation) -> ModelSpec:

@@ -1,5 +1,7 @@
 """LLaMA family: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Touvron et al. 2023).
 
+Mistral and Qwen2 are the same decoder with other facts: ``mistral.py``, ``qwen2.py``.
+
 Legend: B requests, N new tokens, M hidden, H query heads, G key/value heads, D head size, F FFN size, V vocabulary.
 """
 
@@ -13,60 +15,67 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.checkpoint import Checkpoint, StoredTensor
 from treespec.model.decoder import ForwardBatch, attend
+from treespec.model.rotary import read_rope
+from treespec.model.sources import Sliceable, TensorSource
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
 from treespec.model.staged import StagedDecoder
 from treespec.model.weights import Shares, WeightSource
+from treespec.model.windows import in_window
 from treespec.ops.linear import Linear
 from treespec.ops.rope import RopeTable, rotate
 
-_ONLY = {"attention_bias": False, "mlp_bias": False, "hidden_act": "silu"}
+_BIASED = {
+    "attention_bias": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp_bias": ("gate_proj", "up_proj", "down_proj"),
+}
 
 
 def llama_spec(config: dict[str, Any], folder: Path) -> ModelSpec:
     """Facts of a LLaMA checkpoint. Raises CheckpointError for variants this decoder would compute wrongly."""
     read = ConfigReader(config, folder)
-    read.require_only(_ONLY)
-    rope = read.get("rope_parameters", default={})  # newer configurations hold the base in here
-    scaling = read.get("rope_scaling", default={}) or rope
-    if scaling.get("rope_type", scaling.get("type", "default")) != "default":
-        raise read.unsupported("rope scaling", scaling, "default")
-    hidden, heads = int(read.need("hidden_size")), int(read.need("num_attention_heads"))
+    read.require_only({"hidden_act": "silu"})
+    hidden_size, max_positions = read.size("hidden_size"), read.size("max_position_embeddings", default=2048)
+    num_heads, num_kv_heads, head_dim = read.heads(hidden_size)
+    if head_dim % 2:
+        raise read.contradiction("head_dim", head_dim, "an even number, for rotary positions")
+    rope_base, rope_scaling = read_rope(read, max_positions)
     return ModelSpec(
         architecture=architecture_of(config, folder),
-        vocab_size=int(read.need("vocab_size")),
-        hidden_size=hidden,
-        ffn_size=int(read.need("intermediate_size")),
-        num_layers=int(read.need("num_hidden_layers")),
-        num_heads=heads,
-        num_kv_heads=int(read.get("num_key_value_heads", default=heads)),
-        head_dim=int(read.get("head_dim", default=hidden // heads)),
+        vocab_size=read.size("vocab_size"),
+        hidden_size=hidden_size,
+        ffn_size=read.size("intermediate_size"),
+        num_layers=read.size("num_hidden_layers"),
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
         norm_eps=float(read.get("rms_norm_eps", default=1e-6)),
-        rope_base=float(rope.get("rope_theta") or read.get("rope_theta", default=10000.0)),
-        max_positions=int(read.get("max_position_embeddings", default=2048)),
+        max_positions=max_positions,
         tie_embeddings=bool(read.get("tie_word_embeddings", default=False)),
         eos_token_ids=read.eos_token_ids(),
+        biases=frozenset(name for key, names in _BIASED.items() if read.get(key, default=False) for name in names),
+        rope_base=rope_base,
+        rope_scaling=rope_scaling,
     )
 
 
-def read_llama_weights(spec: ModelSpec, checkpoint: Checkpoint) -> dict[str, StoredTensor]:
+def read_llama_weights(spec: ModelSpec, checkpoint: TensorSource) -> dict[str, Sliceable]:
     """All tensors under their checkpoint names, shapes checked."""
     m, f, d = spec.hidden_size, spec.ffn_size, spec.head_dim
+    maps = {
+        "self_attn.q_proj": (spec.num_heads * d, m),
+        "self_attn.k_proj": (spec.num_kv_heads * d, m),
+        "self_attn.v_proj": (spec.num_kv_heads * d, m),
+        "self_attn.o_proj": (m, spec.num_heads * d),
+        "mlp.gate_proj": (f, m),
+        "mlp.up_proj": (f, m),
+        "mlp.down_proj": (m, f),
+    }
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (spec.vocab_size, m), "model.norm.weight": (m,)}
     for layer in range(spec.num_layers):
         prefix = f"model.layers.{layer}."
-        shapes |= {
-            prefix + "input_layernorm.weight": (m,),
-            prefix + "post_attention_layernorm.weight": (m,),
-            prefix + "self_attn.q_proj.weight": (spec.num_heads * d, m),
-            prefix + "self_attn.k_proj.weight": (spec.num_kv_heads * d, m),
-            prefix + "self_attn.v_proj.weight": (spec.num_kv_heads * d, m),
-            prefix + "self_attn.o_proj.weight": (m, spec.num_heads * d),
-            prefix + "mlp.gate_proj.weight": (f, m),
-            prefix + "mlp.up_proj.weight": (f, m),
-            prefix + "mlp.down_proj.weight": (m, f),
-        }
+        shapes |= {prefix + "input_layernorm.weight": (m,), prefix + "post_attention_layernorm.weight": (m,)}
+        shapes |= spec.parameters(prefix, maps)
     if spec.tie_embeddings:
         checkpoint.ignore("lm_head.weight")
     else:
@@ -104,22 +113,28 @@ class LlamaDecoder(StagedDecoder):
 
     def _load(self, source: WeightSource, shares: Shares) -> None:
         spec, mesh = self.spec, self.mesh
-        embedding, head = "model.embed_tokens", "lm_head"
+        embedding = "model.embed_tokens"
         if mesh.is_first_stage:
-            self._embedding_VM = source.tensor(embedding + ".weight", shares.vocabulary)
+            self._embedding_VM = source.table(embedding, shares.vocabulary)
+        self._layers = [_layer(source, shares, f"model.layers.{index}.") for index in mesh.layers(spec.num_layers)]
         if mesh.is_last_stage:
             self._norm_M = source.tensor("model.norm.weight")
-            self._head = source.columns(embedding if spec.tie_embeddings else head, rows=(shares.vocabulary,))
-        self._layers = [_layer(source, shares, f"model.layers.{index}.") for index in mesh.layers(spec.num_layers)]
-        self._rope = RopeTable.build(spec.max_positions, spec.head_dim, spec.rope_base, self.dtype, self.device)
+            self._head = source.head("lm_head", shares.vocabulary, embedding if spec.tie_embeddings else None)
+        self._rope = RopeTable.build(
+            spec.max_positions, spec.head_dim, spec.rope_base, self.dtype, self.device, spec.rope_scaling
+        )
+        self._is_windowed = [index in spec.windowed_layers for index in mesh.layers(spec.num_layers)]
+        self._window = spec.window if any(self._is_windowed) else None  # nothing to compute on a stage without one
 
     def _embed(self, batch: ForwardBatch) -> Tensor:
         return self._embedded(batch.ids_BN, self._embedding_VM)
 
     def _run_layers(self, x_BNM: Tensor, batch: ForwardBatch, pool: KVCachePool) -> Tensor:
         cos, sin = self._rope.at(batch.positions_BN)
+        windowed = batch if self._window is None else in_window(batch, self._window, self.dtype)
         for index, layer in enumerate(self._layers):
-            x_BNM = x_BNM + self._sum(self._attention(index, layer, x_BNM, cos, sin, batch, pool))
+            seen = windowed if self._is_windowed[index] else batch
+            x_BNM = x_BNM + self._sum(self._attention(index, layer, x_BNM, cos, sin, seen, pool))
             x_BNM = x_BNM + self._sum(self._ffn(layer, x_BNM))
         return x_BNM
 
