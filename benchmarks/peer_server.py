@@ -34,6 +34,7 @@ from treespec.model.families import FAMILIES
 from treespec.model.loader import describe_model
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
+from treespec.prompts import prompt_indices
 from treespec.request import Request, RequestStatus, SamplingParams
 from treespec.serving.exclusion import exclusive_run
 from treespec.serving.passes import WARM_UP_TOKENS
@@ -162,6 +163,7 @@ class _PeerJob:
         return {
             "models": {"target": description, "drafts": []},
             "environment": environment | {self._peer: peer_version(self._peer)},
+            "offload": {},
             "costs": {},
         }
 
@@ -202,7 +204,8 @@ class _PeerJob:
 
 
 def _warm_up(loaded: _Loaded, scenario: Scenario, prompts: Sequence[Sequence[int]]) -> None:
-    requests = [loaded.request(scenario, i, ids) for i, ids in enumerate(prompts[: scenario.max_requests_per_batch])]
+    first_batch = prompt_indices(scenario, len(prompts))[: scenario.max_requests_per_batch]
+    requests = [loaded.request(scenario, number, prompts[index]) for number, index in enumerate(first_batch)]
     loaded.generate(scenario, requests, min(WARM_UP_TOKENS, scenario.max_new_tokens))
 
 
@@ -210,7 +213,8 @@ def _serve_pass(
     loaded: _Loaded, scenario: Scenario, prompts: Sequence[Sequence[int]], repeat: int
 ) -> tuple[list[ServedRequest], PassProfile]:
     """All prompts once, batch after batch; nothing but generating lies between the two clock readings of a batch."""
-    requests = [loaded.request(scenario, index, prompt) for index, prompt in enumerate(prompts)]
+    indices = prompt_indices(scenario, len(prompts))
+    requests = [loaded.request(scenario, number, prompts[index]) for number, index in enumerate(indices)]
     decode = loaded.tokenizer.decode
     served: list[ServedRequest] = []
     totals = PassProfile(time_us=dict.fromkeys(Stopwatch.PARTS, 0))
@@ -233,7 +237,7 @@ def _serve_pass(
                 finish_us=finish_us,
             )
             text = decode(request.prompt_token_ids) + request.text(decode)
-            served.append(ServedRequest(repeat, request.request_id, request, profile, text))
+            served.append(ServedRequest(repeat, indices[request.request_id], request, profile, text))
             totals.num_output_tokens += num_tokens
     totals.time_us["other"] = totals.wall_us  # what happens inside is not known
     return served, totals

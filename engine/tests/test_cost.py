@@ -108,8 +108,16 @@ def test_passes_that_take_too_long_are_left_to_the_last_line() -> None:
     planted = {n: 10.0 * n for n in (1, 2, 4, 8, 16)}
     runner = PlantedRunner(planted, num_regions=1, disturbed=0.0)
     curve = measure_curve(runner, 16, 0.6, lambda logits_RV: logits_RV.argmax(dim=-1), clock=lambda: runner.now)
-    assert curve.rows == (1, 2, 4)
+    assert curve.rows == (1, 2, 4, 8)  # four times a single row are worth looking at, however long they take
     assert curve.at(16) == pytest.approx(160)
+
+
+def test_passes_that_take_long_whatever_their_rows_are_all_measured() -> None:
+    """Offloaded weights: a curve that ended with its first point would promise that trees cost nothing at any size."""
+    planted = {1: 500.0, 2: 500.0, 4: 510.0, 8: 900.0, 16: 2100.0}
+    runner = PlantedRunner(planted, num_regions=1, disturbed=0.0)
+    curve = measure_curve(runner, 16, 0.6, lambda logits_RV: logits_RV.argmax(dim=-1), clock=lambda: runner.now)
+    assert dict(zip(curve.rows, curve.ms, strict=True)) == pytest.approx(planted)
 
 
 def test_loaded_models_are_measured_and_left_idle(gqa: Pair) -> None:

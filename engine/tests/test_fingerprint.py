@@ -15,6 +15,7 @@ from treespec.config import (
     ModelRef,
     NgramDrafting,
     Placement,
+    Quantisation,
     RunConfig,
     Sampling,
     Scenario,
@@ -37,9 +38,16 @@ PLACEMENT_CHANGES: dict[str, Any] = {
     "pipeline_parallel_degree": 2,
     "layer_split": (2,),
     "draft_placement": "replicated",
+    "offload": "disk",
+    "offload_reserve_mib": 5.0,
     "plugins": (Path(__file__),),
 }
-PLACEMENT_NOT_IDENTITY: dict[str, Any] = {"name": "other", "rank_timeout_s": 5.0, "load_timeout_s": 5.0}
+PLACEMENT_NOT_IDENTITY: dict[str, Any] = {
+    "name": "other",
+    "rank_timeout_s": 5.0,
+    "load_timeout_s": 5.0,
+    "converted_models": Path("elsewhere"),
+}
 SCENARIO_CHANGES: dict[str, Any] = {
     "name": "other",
     "mode": "sequence",
@@ -48,6 +56,7 @@ SCENARIO_CHANGES: dict[str, Any] = {
     "verifier": "sampler_match",
     "sampling": Sampling(temperature=0.5),
     "num_prompts": 1,
+    "batch_composition": "repeated",
     "max_requests_per_batch": 2,
     "max_tokens_per_batch": 100,
     "max_new_tokens": 7,
@@ -110,20 +119,42 @@ def test_every_field_of_a_scenario_is_identity(job: RunConfig, field: str) -> No
         assert tree == prints(job)[1]
 
 
-@pytest.mark.parametrize("change", [{"label": "other"}, {"inflation": Inflation(num_layers=2)}], ids=str)
-def test_label_and_inflation_of_a_model_are_identity(job: RunConfig, change: dict[str, Any]) -> None:
+MODEL_CHANGES: list[dict[str, Any]] = [
+    {"label": "other"},
+    {"inflation": Inflation(num_layers=2)},
+    {"quantisation": Quantisation(bits=8)},
+]
+
+
+@pytest.mark.parametrize("change", MODEL_CHANGES, ids=str)
+def test_label_inflation_and_quantisation_of_a_model_are_identity(job: RunConfig, change: dict[str, Any]) -> None:
     target = job.placement.target.model_copy(update=change)
     assert not set(prints(with_placement(job, target=target))) & set(prints(job))
 
 
-@pytest.mark.parametrize("field", Inflation.model_fields)
-def test_every_field_of_an_inflation_is_identity(job: RunConfig, field: str) -> None:
-    changes: dict[str, Any] = {"width_factor": 4, "num_layers": 3}
+@pytest.mark.parametrize(
+    ("what", "plain", "field", "value"),
+    [
+        ("inflation", Inflation(num_layers=2), "width_factor", 4),
+        ("inflation", Inflation(num_layers=2), "num_layers", 3),
+        ("quantisation", Quantisation(bits=8), "bits", 4),
+        ("quantisation", Quantisation(bits=8), "group_size", 32),
+    ],
+)
+def test_every_field_of_what_is_done_to_a_model_is_identity(
+    job: RunConfig, what: str, plain: Inflation | Quantisation, field: str, value: int
+) -> None:
     seen = []
-    for inflation in (Inflation(num_layers=2), Inflation(num_layers=2).model_copy(update={field: changes[field]})):
-        target = job.placement.target.model_copy(update={"inflation": inflation})
+    for done in (plain, plain.model_copy(update={field: value})):
+        target = job.placement.target.model_copy(update={what: done})
         seen += prints(with_placement(job, target=target))
     assert len(set(seen)) == 4
+    assert set(Inflation.model_fields) | set(Quantisation.model_fields) == {
+        "width_factor",
+        "num_layers",
+        "bits",
+        "group_size",
+    }, "a new field needs a case here"
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

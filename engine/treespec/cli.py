@@ -1,4 +1,4 @@
-"""The command line: ``treespec run | compare | audit | boost | describe``."""
+"""The command line: ``treespec run | compare | audit | boost | convert | describe``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from treespec import __version__
 from treespec.audit_command import add_audit
 from treespec.boost_command import add_boost
 from treespec.compare_command import add_compare
+from treespec.convert_command import add_convert
 from treespec.errors import TreespecError
 from treespec.log import say
+from treespec.synthesise_command import add_synthesise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_audit(commands)
     add_boost(commands)
+    add_synthesise(commands)
+    add_convert(commands)
     describe = commands.add_parser("describe", help="print this machine's devices as JSON")
     describe.add_argument("--output", type=Path, help="write the JSON to this file instead of stdout")
     describe.set_defaults(command=_describe)

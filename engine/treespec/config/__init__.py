@@ -2,6 +2,7 @@
 
 from treespec.config.drafting import Drafting, NgramDrafting, PluginDrafting, SsmDrafting, SuffixDrafting
 from treespec.config.fingerprint import RECORD_EPOCH, fingerprints, hash_file, hash_model
+from treespec.config.quantisation import Quantisation
 from treespec.config.run import (
     Inflation,
     ModelRef,
@@ -22,6 +23,7 @@ __all__ = [
     "NgramDrafting",
     "Placement",
     "PluginDrafting",
+    "Quantisation",
     "RunConfig",
     "Sampling",
     "Scenario",

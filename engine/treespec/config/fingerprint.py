@@ -7,15 +7,29 @@ import json
 from pathlib import Path
 from typing import Any
 
+from treespec.config.manifest import recorded_hashes
 from treespec.config.run import ModelRef, RunConfig
 from treespec.errors import CheckpointError, InputFileError
 
 RECORD_EPOCH = 2
 """Raised by hand when a change of the code changes results or timing; older records are then superseded."""
 
-_NOT_IDENTITY_PLACEMENT = {"name", "target", "drafts", "plugins", "rank_timeout_s", "load_timeout_s"}
+_NOT_IDENTITY_PLACEMENT = {
+    "name",
+    "target",
+    "drafts",
+    "plugins",
+    "rank_timeout_s",
+    "load_timeout_s",
+    "converted_models",
+}
 _NOT_IDENTITY_SCENARIO = {"prompts"}
-_MODEL_FILES = ("*.safetensors", "config.json", "generation_config.json", "tokenizer.json")
+_MODEL_FILES = ("*.safetensors", "synthetic.json", "config.json", "generation_config.json")
+_TOKENIZER_FILES = (
+    *("tokenizer.model", "vocab.json", "merges.txt"),
+    *("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"),
+)
+"""Where there is no ``tokenizer.json``, which holds everything."""
 
 
 def fingerprints(config: RunConfig) -> dict[str, str]:
@@ -56,13 +70,14 @@ def _model_identity(model: ModelRef) -> dict[str, Any]:
     inflation = model.inflation.model_dump(mode="json") if model.inflation else None
     absent = model.hub_id is not None and not model.path.exists()
     files = f"absent, from the hub as {model.hub_id}" if absent else hash_model(model.path)
-    return {"files": files, "label": model.name, "inflation": inflation}
+    quantisation = model.quantisation.model_dump(mode="json") if model.quantisation else None
+    return {"files": files, "label": model.name, "inflation": inflation, "quantisation": quantisation}
 
 
 def hash_model(folder: Path) -> str:
     """One sha256 over the names and contents of a model folder's configuration, tokenizer and weights."""
-    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)})
-    if not any(file.suffix == ".safetensors" for file in files):
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)} | _tokenizer_files(folder))
+    if not any(file.suffix == ".safetensors" or file.name == "synthetic.json" for file in files):
         raise CheckpointError(
             "model folder holds no weights",
             where=str(folder),
@@ -70,8 +85,14 @@ def hash_model(folder: Path) -> str:
             allowed="a folder in the Hugging Face layout",
             fix="check the path of the model",
         )
-    listing = "\n".join(f"{file.name} {hash_file(file)}" for file in files)
+    recorded = recorded_hashes(folder)
+    listing = "\n".join(f"{file.name} {recorded.get(file.name) or hash_file(file)}" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _tokenizer_files(folder: Path) -> set[Path]:
+    whole = folder / "tokenizer.json"
+    return {whole} if whole.exists() else {folder / name for name in _TOKENIZER_FILES if (folder / name).exists()}
 
 
 def hash_file(path: Path) -> str:

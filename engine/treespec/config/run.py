@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from treespec.config.drafting import Drafting, SsmDrafting
+from treespec.config.quantisation import Quantisation
 from treespec.config.sampling import Sampling
 from treespec.config.strict import StrictModel
 from treespec.errors import ConfigError
@@ -37,6 +38,9 @@ class ModelRef(StrictModel):
         None, pattern=HUB_ID_PATTERN, description="organisation/name to get it by, should the folder be absent"
     )
     inflation: Inflation | None = None
+    quantisation: Quantisation | None = Field(
+        None, description="rounds the layers' linear maps when loading; null: the weights as they are stored"
+    )
 
     @property
     def name(self) -> str:
@@ -82,6 +86,18 @@ class Placement(StrictModel):
     )
     rank_timeout_s: float = Field(45.0, gt=0, description="a rank that waits longer for the others gives up")
     load_timeout_s: float = Field(1800.0, gt=0, description="the same until all ranks have started and loaded")
+    offload: Literal["host", "disk"] | None = Field(
+        None, description="where the target's weights are streamed from that do not fit offload_reserve_mib"
+    )
+    offload_reserve_mib: float | None = Field(
+        None,
+        gt=0,
+        description="device memory per rank for the target's weights, resident ones and those under way together",
+    )
+    converted_models: Path = Field(
+        Path("converted"),
+        description="folder for checkpoints made when loading: inflated or quantised models streamed from disk",
+    )
     plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
 
     @property
@@ -93,6 +109,15 @@ class Placement(StrictModel):
     def num_ranks(self) -> int:
         """Processes that serve the target together."""
         return self.tensor_parallel_degree * self.pipeline_parallel_degree
+
+    @model_validator(mode="after")
+    def _offloading_has_a_budget(self) -> Self:
+        if (self.offload is None) != (self.offload_reserve_mib is None):
+            raise ValueError(
+                f"offload {self.offload!r} with offload_reserve_mib {self.offload_reserve_mib}; "
+                "allowed: both, or neither"
+            )
+        return self
 
     @model_validator(mode="after")
     def _every_stage_has_layers(self) -> Self:
@@ -127,8 +152,12 @@ class Scenario(StrictModel):
     )
     verifier: str = Field("auto", description="auto: greedy at temperature 0, else sampler_match")
     sampling: Sampling = Field(Sampling(), description="how tokens are chosen; greedy by default")
-    prompts: Path = Field(description="JSON list of strings")
+    prompts: Path = Field(description="JSON list or JSON lines of strings or objects (docs/prompts.md)")
     num_prompts: int | None = Field(None, ge=1, description="take the first so many; null: all")
+    batch_composition: Literal["mixed", "repeated"] = Field(
+        "mixed",
+        description="repeated: every prompt once per place in the batch, as in the artifact: batches of equal requests",
+    )
     max_requests_per_batch: int = Field(ge=1)
     max_tokens_per_batch: int = Field(256, ge=1, description="token budget of one iteration; long prompts are chunked")
     max_new_tokens: int = Field(128, ge=1)

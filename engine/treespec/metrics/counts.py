@@ -57,3 +57,5 @@ class PassProfile:
     time_us: dict[str, int] = field(default_factory=dict)
     # "driver" and "all_ranks" -> kind -> messages and bytes; empty on one rank
     traffic: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    # "num_units", "num_bytes" and "wait_us" of the target's weights that came by on this rank; empty if all stay
+    offload: dict[str, int] = field(default_factory=dict)

@@ -114,6 +114,7 @@ def pass_entry(totals: PassProfile) -> dict[str, Any]:
         "num_output_tokens": totals.num_output_tokens,
         "time_us": totals.time_us,
         "traffic": totals.traffic,
+        "offload": totals.offload,
     }
 
 

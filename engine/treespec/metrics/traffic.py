@@ -1,4 +1,4 @@
-"""Messages between ranks, counted by kind; torch-free.
+"""What crosses the borders of a rank, counted by kind: messages to other ranks, and weights that come by; torch-free.
 
 A rank counts what it hands over: the payload of its own tensor, once per call, whatever the library's algorithm makes
 of it on the wire. What it only receives it does not count, so that the sum over all ranks counts every payload once per
@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-KINDS = ("command", "sum", "gather", "send", "draft")
-"""What the driver tells, sums inside a stage, results of a stage's shares, hidden states for the next stage, and what
-a draft model on another rank found out."""
+KINDS = ("command", "sum", "gather", "send", "draft", "weights")
+"""What the driver tells, sums inside a stage, results of a stage's shares, hidden states for the next stage, what a
+draft model on another rank found out, and weights streamed from host memory or disk, one message a map."""
 
 
 @dataclass

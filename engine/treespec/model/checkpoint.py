@@ -7,13 +7,25 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from treespec.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+}
+"""What a safetensors file may hold of what is read here, by the format's names."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,8 @@ class StoredTensor:
     name: str
     path: Path
     shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int  # of its first byte in the file; rows follow one another without gaps
 
     def numel(self) -> int:
         """Elements of the whole."""
@@ -51,7 +65,7 @@ class Checkpoint:
         self.folder = folder
         self._files = _tensor_files(folder)
         self._taken: set[str] = set()
-        self._known: dict[Path, dict[str, tuple[int, ...]]] = {}
+        self._known: dict[Path, dict[str, StoredTensor]] = {}
 
     def take(self, name: str, shape: tuple[int, ...]) -> StoredTensor:
         """One tensor, not read yet. Raises CheckpointError if it is missing or of another shape."""
@@ -62,16 +76,16 @@ class Checkpoint:
         stored = self._headers(path).get(name)
         if stored is None:
             raise CheckpointError(f"weight file lacks tensor {name!r}, which the index promises", where=str(path))
-        if stored != shape:
+        if stored.shape != shape:
             raise CheckpointError(
                 f"tensor {name!r} does not fit config.json",
                 where=str(path),
-                received=f"shape {stored}",
+                received=f"shape {stored.shape}",
                 allowed=f"shape {shape}",
             )
-        return StoredTensor(name, path, shape)
+        return stored
 
-    def _headers(self, path: Path) -> dict[str, tuple[int, ...]]:
+    def _headers(self, path: Path) -> dict[str, StoredTensor]:
         if path not in self._known:
             self._known[path] = _header(path)
         return self._known[path]
@@ -89,7 +103,7 @@ class Checkpoint:
     def num_elements(self) -> int:
         """Elements of all tensors, from the headers alone."""
         headers = [self._headers(path) for path in sorted(set(self._files.values()))]
-        return sum(math.prod(shape) for header in headers for shape in header.values())
+        return sum(tensor.numel() for header in headers for tensor in header.values())
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -120,8 +134,8 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
     return dict.fromkeys(_header(path), path)
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Tensor names and shapes of a safetensors file, read without mapping it: it may be larger than the memory."""
+def _header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file, read without mapping it: it may be larger than the memory."""
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -132,9 +146,19 @@ def _header(path: Path) -> dict[str, tuple[int, ...]]:
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
         if path.stat().st_size != 8 + length + end:
             raise ValueError(f"{path.stat().st_size} bytes where the header says {8 + length + end}")
-        return {name: tuple(entry["shape"]) for name, entry in entries.items()}
+        return {name: _stored(name, path, entry, 8 + length) for name, entry in entries.items()}
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _stored(name: str, path: Path, entry: dict[str, Any], start: int) -> StoredTensor:
+    if entry["dtype"] not in DTYPES:
+        raise ValueError(f"tensor {name!r} of type {entry['dtype']}, not one of {', '.join(DTYPES)}")
+    tensor = StoredTensor(name, path, tuple(entry["shape"]), DTYPES[entry["dtype"]], start + entry["data_offsets"][0])
+    num_bytes = entry["data_offsets"][1] - entry["data_offsets"][0]
+    if tensor.numel() * tensor.dtype.itemsize != num_bytes:
+        raise ValueError(f"tensor {name!r} of shape {tensor.shape} in {num_bytes} bytes")
+    return tensor
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
 import torch
 
-from treespec.config import ModelRef
+from treespec.config import ModelRef, Quantisation
 from treespec.errors import ConfigError
 from treespec.model.absent import AbsentDecoder
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.decoder import Decoder, Weights
+from treespec.model.decoder import Decoder
 from treespec.model.families import FAMILIES, Family
 from treespec.model.memory import require_room
+from treespec.model.offload.keeper import Offloader
+from treespec.model.quantised import QuantisedSource, quantisation_of, quantised_at_load
+from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.tokenizer import TextTokenizer
 from treespec.parallel.collectives import Collectives
@@ -28,6 +33,8 @@ class LoadedModel:
     label: str
     description: str
     num_parameters: int  # a tied table counted once
+    folder: Path | None = None  # that its weights were read from
+    offloader: Offloader | None = None  # of a model that does not stay on the device as a whole
 
 
 @dataclass(frozen=True)
@@ -38,15 +45,24 @@ class OpenedModel:
     family: Family
     spec: ModelSpec
     tokenizer: TextTokenizer
+    quantisation: Quantisation | None = None  # of the checkpoint
+    made_from: ModelRef | None = None  # where this checkpoint is a conversion of another one
 
     def load(
-        self, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh, collectives: Collectives | None = None
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        mesh: ParallelMesh,
+        collectives: Collectives | None = None,
+        offloader: Offloader | None = None,
     ) -> LoadedModel:
         """Read this rank's weights, inflate where asked, build. Raises TreespecError before anything is computed."""
         checkpoint = Checkpoint(self.ref.path)
-        require_room(checkpoint, self.ref, self.spec, dtype, device, mesh.num_ranks)
+        if offloader is None:
+            require_room(checkpoint, self.ref, self.spec, dtype, device, mesh.num_ranks)
         spec, weights = self._weights(checkpoint)
-        return self._loaded(self.family.decoder(spec, weights, dtype, device, mesh, collectives), weights)
+        decoder = self.family.decoder(spec, weights, dtype, device, mesh, collectives, offloader)
+        return replace(self._loaded(decoder, weights), folder=self.ref.path, offloader=offloader)
 
     def describe(self, dtype: torch.dtype, device: torch.device) -> LoadedModel:
         """The model as a rank knows it that leaves the weights to others; they are read only to be inflated."""
@@ -54,15 +70,21 @@ class OpenedModel:
         return self._loaded(AbsentDecoder(spec, dtype, device), weights)
 
     def _weights(self, checkpoint: Checkpoint) -> tuple[ModelSpec, Weights]:
-        weights: Weights = self.family.read_weights(self.spec, checkpoint)
+        """The tensors as they are to be served; read, inflated and rounded as they are taken."""
+        stored = QuantisedSource(checkpoint, self.quantisation) if self.quantisation is not None else checkpoint
+        spec, weights = self.spec, cast(Weights, self.family.read_weights(self.spec, stored))
         checkpoint.finish()
         if self.ref.inflation is not None:
-            return self.family.inflate(self.spec, weights, self.ref.inflation)
-        return self.spec, weights
+            spec, weights = self.family.inflate(spec, weights, self.ref.inflation)
+        if self.ref.quantisation is not None:
+            weights = quantised_at_load(weights, self.ref.quantisation)
+        return spec, weights
 
     def _loaded(self, decoder: Decoder, weights: Weights) -> LoadedModel:
         num_parameters = sum(weight.numel() for weight in weights.values())
-        description = describe_model(self.ref, num_parameters)
+        description = describe_model(
+            self.made_from or self.ref, num_parameters, self.quantisation or self.ref.quantisation
+        )
         return LoadedModel(decoder, self.tokenizer, self.ref.name, description, num_parameters)
 
 
@@ -70,7 +92,17 @@ def open_model(ref: ModelRef) -> OpenedModel:
     """Read what a folder says of itself. Raises TreespecError."""
     config = read_config(ref.path)
     family = FAMILIES.get(architecture_of(config, ref.path), where=str(ref.path / "config.json"))
-    return OpenedModel(ref, family, family.spec(config, ref.path), TextTokenizer.load(ref.path))
+    stored = quantisation_of(config, ref.path)
+    if stored is not None and ref.quantisation not in (None, stored):
+        raise ConfigError(
+            "the checkpoint is quantised already",
+            where=str(ref.path),
+            received=f"quantisation {ref.quantisation}",
+            allowed=f"none, or what it has: {stored}",
+        )
+    if stored is not None:
+        ref = ref.model_copy(update={"quantisation": None})
+    return OpenedModel(ref, family, family.spec(config, ref.path), TextTokenizer.load(ref.path), stored)
 
 
 def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: ParallelMesh) -> LoadedModel:
@@ -78,10 +110,11 @@ def load_model(ref: ModelRef, dtype: torch.dtype, device: torch.device, mesh: Pa
     return open_model(ref).load(dtype, device, mesh)
 
 
-def describe_model(ref: ModelRef, num_parameters: int) -> str:
+def describe_model(ref: ModelRef, num_parameters: int, quantisation: Quantisation | None = None) -> str:
     """The words that records and captions use."""
     size = f"{num_parameters / 1e6:.3g}M parameters"
-    return f"{ref.name}, inflated to {size}" if ref.inflation is not None else f"{ref.name}, {size}"
+    size = f"inflated to {size}" if ref.inflation is not None else size
+    return ", ".join([ref.name, size, *([quantisation.label] if quantisation is not None else [])])
 
 
 def require_same_vocabulary(target: OpenedModel, draft: OpenedModel) -> None:

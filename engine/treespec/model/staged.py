@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
-from treespec.model.decoder import ForwardBatch, ForwardOutput, Wanted, Weights
+from treespec.model.decoder import ForwardBatch, ForwardOutput, Wanted
+from treespec.model.offload.keeper import Keeper, Resident
+from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec
 from treespec.model.weights import Shares, WeightSource
 from treespec.parallel.collectives import Alone, Collectives
@@ -35,13 +37,17 @@ class StagedDecoder(ABC):
         device: torch.device,
         mesh: ParallelMesh,
         collectives: Collectives | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.spec = spec
         self.mesh = mesh
         self.dtype = dtype
         self.device = device
         self._collectives = collectives or Alone()
-        self._load(WeightSource(weights, dtype, device, mesh), Shares.of(spec, mesh))
+        keeper = keeper or Resident(dtype, device)
+        source = WeightSource(weights, dtype, device, mesh, keeper)
+        self._load(source, Shares.of(spec, mesh))
+        keeper.finish(source.fixed_bytes)
 
     @abstractmethod
     def _load(self, source: WeightSource, shares: Shares) -> None:

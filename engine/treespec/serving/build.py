@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from treespec.config import Placement, Scenario
 from treespec.draft.protocol import Drafter
@@ -30,6 +31,7 @@ from treespec.serving.limits import (
     require_memory,
     require_positions,
 )
+from treespec.serving.offloading import offload_meta, offloader_of, streamable, take_offload_counts
 from treespec.serving.plugins import Methods, load_methods
 from treespec.serving.shapes import Shapes
 from treespec.serving.speculation import drafter_of, verifier_of
@@ -65,6 +67,15 @@ class LoadedPlacement:
         by_rank = collect_traffic(self.group)
         driver = by_rank[self.group.mesh.rank]
         return {"driver": driver.to_dict(), "all_ranks": sum(by_rank, Traffic()).to_dict()}
+
+    def offload_counts(self) -> dict[str, int]:
+        """The target's weights that came by on this rank since this was last asked; empty if all of them stay."""
+        return take_offload_counts(self.target)
+
+    def offload_meta(self, scenarios: Sequence[Scenario]) -> dict[str, Any]:
+        """How the target's weights share their budget on this rank; empty if all of them stay."""
+        runners = [self.target_runner, *self.draft_runners.values()]
+        return offload_meta(self.placement, scenarios, self.target, runners, self.drafts)
 
     @property
     def survivable(self) -> tuple[type[Exception], ...]:
@@ -194,4 +205,5 @@ def _load_target(placement: Placement, opened: OpenedModel, group: ProcessGroup 
     mesh = mesh_of(placement, 0) if group is None else group.mesh
     require_divisible(opened.spec, mesh, placement.name)
     dtype, device = prepare_device(placement)
-    return opened.load(dtype, device, mesh, group)
+    opened = streamable(opened, placement)
+    return opened.load(dtype, device, mesh, group, offloader_of(placement, dtype, device, group))

@@ -17,7 +17,8 @@ from treespec.runner import ForwardRow, ModelRunner
 
 SECONDS = 2.0  # of target passes; the drafts' take a quarter of that
 LONGEST_PASS = 0.05  # of the seconds; the curve ends with the first pass that takes longer
-MIN_ROUNDS = 5
+DEAREST_PASS = 4.0  # of a pass over one row, where that takes long by itself: weights come by, whatever is verified
+MIN_ROUNDS = 3
 CONTEXT = 64  # cached tokens per request; fewer where the cache is smaller
 CHILDREN = 4  # chosen per node of a draft's level
 
@@ -53,10 +54,11 @@ def measure_curve(
     assert runner.allocator.num_free_regions == runner.allocator.num_regions, "the runner is in use"
     passes = _Passes(runner, max_nodes, choose, clock)
     times: dict[int, list[float]] = {}
+    single = min(passes.seconds(1), passes.seconds(1))  # a first use may take long once
+    longest = max(LONGEST_PASS * seconds, DEAREST_PASS * single)
     for n in passes.sizes():  # warm-up, and how far to go
         times[n] = []
-        longest = LONGEST_PASS * seconds
-        if passes.seconds(n) > longest and passes.seconds(n) > longest:  # a first use may take long once
+        if passes.seconds(n) > longest and passes.seconds(n) > longest:
             break
     spent, rounds = 0.0, 0
     while spent < seconds or rounds < MIN_ROUNDS:

@@ -21,7 +21,7 @@ from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.homes import used_drafts
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
-from treespec.serving.prompts import load_prompts
+from treespec.serving.prompts import load_all_prompts
 
 
 class Job:
@@ -52,7 +52,8 @@ class Job:
             return 0
         hashes = self._model_hashes(missing)  # before the ranks meet: large files take longer than a rank waits later
         loaded = load_placement(self._config.placement, missing, self._group)
-        prompts = {s.name: self._prompts(s, loaded) for s in missing}  # every bad prompt is told before any is served
+        tokenizer, max_length = loaded.target.tokenizer, self._config.placement.max_sequence_length
+        prompts = load_all_prompts(missing, tokenizer, max_length)  # every bad one is told before any is served
         for scenario in missing:
             self._records.supersede(scenario.name, self._fingerprints[scenario.name])
         meta = self._placement_meta(loaded, hashes)
@@ -61,9 +62,6 @@ class Job:
         for group in comparison_groups(missing):
             failed += self._serve_group(group, loaded, prompts, meta, progress)
         return failed
-
-    def _prompts(self, scenario: Scenario, loaded: LoadedPlacement) -> list[list[int]]:
-        return load_prompts(scenario, loaded.target.tokenizer, self._config.placement.max_sequence_length)
 
     def _serve_group(
         self,
@@ -116,6 +114,7 @@ class Job:
         return {
             "models": {"target": _model_meta(loaded.target, hashes[placement.target.path]), "drafts": drafts},
             "environment": describe_environment(torch.__version__, device, torch.get_num_threads()),
+            "offload": loaded.offload_meta(self._config.scenarios),
             "costs": {str(model): cost.to_dict() for model, cost in loaded.shapes.costs.items()},
         }
 
@@ -148,9 +147,9 @@ class _Attempt:
     def _keep(self, repeat: int, served: ServedPass) -> None:
         self.totals.append(served.totals)
         decode = self._loaded.target.tokenizer.decode
-        for request, profile in zip(served.requests, served.profiles, strict=True):
+        for index, request, profile in zip(served.prompt_indices, served.requests, served.profiles, strict=True):
             text = decode(request.prompt_token_ids) + request.text(decode)
-            self.served.append(ServedRequest(repeat, request.request_id, request, profile, text))
+            self.served.append(ServedRequest(repeat, index, request, profile, text))
 
     def summary(self) -> str:
         """The last pass in a few words."""
