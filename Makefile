@@ -39,7 +39,7 @@ setup: $(STAMP)
 # the figures of the others from being drawn, but it does fail this target.
 reproduce: $(STAMP)
 	@status=0; \
-	$(SNAKEMAKE) basic_test server_gpu_experiments || status=$$?; \
+	$(SNAKEMAKE) all || status=$$?; \
 	$(SNAKEMAKE) figures || status=$$?; \
 	$(SNAKEMAKE) status --quiet all || status=$$?; \
 	exit $$status

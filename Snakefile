@@ -1,5 +1,5 @@
-# snakemake <target>: basic_test | server_gpu_experiments | figures | status | engine | models
-#                     cluster_provision | cluster_check | cluster_down | cluster_launch | cluster_terminate
+# snakemake <target>: basic_test | server_gpu_experiments | offloading_experiments | figures | status | engine
+#                     download_models | cluster_provision | cluster_check | cluster_down | cluster_launch | cluster_terminate
 # What runs is said in config/; rules/scenarios.py turns it into placements and scenarios.
 from snakemake.utils import min_version
 
@@ -27,7 +27,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/basic_test/passed",
-        markers("server_gpu"),
+        [markers(experiment) for experiment in PLANNED.sweeps],
 
 
 rule basic_test:
@@ -36,10 +36,14 @@ rule basic_test:
         f"{RESULTS}/basic_test/passed",
 
 
-rule server_gpu_experiments:
-    """Every record of the paper's server experiment on this platform."""
-    input:
-        markers("server_gpu"),
+for experiment in PLANNED.sweeps:
+
+    rule:
+        """Every record of an experiment on this platform."""
+        name:
+            f"{experiment}_experiments"
+        input:
+            markers(experiment),
 
 
 rule figures:

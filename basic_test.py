@@ -2,14 +2,15 @@
 
 python basic_test.py --target models/embedded/llama/target --draft models/embedded/llama/draft
 
-One process first, then several ranks: two by two on this machine, or --degrees of them by the command --launch, which
-is followed by --config JOB --output-dir RAW.
+One process first; then a pair whose target's weights are streamed from disk; then several ranks: two by two on this
+machine, or --degrees of them by the command --launch, which is followed by --config JOB --output-dir RAW.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from treespec.errors import ConfigError, TreespecError
 from treespec.files import write_atomically
 from treespec.metrics.counts import RequestProfile
 from treespec.serving.build import load_placement
-from treespec.serving.prompts import load_prompts
+from treespec.serving.passes import ServedPass, serve_pass
+from treespec.serving.prompts import load_prompts, read_prompt_file
 from treespec.serving.ranks import check_ranks, end_with_parent
 
 NUM_PROMPTS, NUM_NEW_TOKENS = 6, 48
@@ -37,6 +39,11 @@ BATCH_SIZES = (1, 4)
 # Of the ranks' job: few, because more ranks than cores take turns.
 RANK_MODES = {"incremental": (), "tree": TREE}
 RANK_NUM_PROMPTS, RANK_NUM_NEW_TOKENS, RANK_BATCH_SIZE = 4, 16, 2
+# Of the streamed pair: the share that stays. Half, because tables and the maps under way take much of a small model.
+STREAMED_MODES = {"incremental": (), "sequence": SEQUENCE, "tree": TREE}
+STREAMED_BUDGET, STREAMED_BATCH_SIZE = 0.5, 4
+MIB = 1 << 20
+FLOAT32_BYTES = 4
 
 
 class CheckFailedError(Exception):
@@ -79,6 +86,14 @@ class Ranks:
         return _placement(target, draft).model_copy(update=degrees)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A target and its draft."""
+
+    target: Path
+    draft: Path
+
+
 def _placement(target: Path, draft: Path) -> Placement:
     return Placement(
         name="basic_test", target=ModelRef(path=target), drafts=(ModelRef(path=draft),), max_sequence_length=256
@@ -117,8 +132,10 @@ def serve(target: Path, draft: Path, prompts: Path, expansion: Sequence[int], ba
     )
 
 
-def run_checks(target: Path, draft: Path, prompts: Path, ranks: Ranks | None = None) -> list[dict[str, object]]:
-    """Every mode against incremental decoding, and incremental decoding against transformers; then the ranks."""
+def run_checks(
+    target: Path, draft: Path, prompts: Path, streamed: Pair | None = None, ranks: Ranks | None = None
+) -> list[dict[str, object]]:
+    """Every mode against incremental decoding, that against transformers; then the streamed pair; then the ranks."""
     incremental = serve(target, draft, prompts, (), 1)
     report: list[dict[str, object]] = []
     _check("incremental, batch 1: every request has all its tokens", _lengths(incremental), report)
@@ -127,6 +144,8 @@ def run_checks(target: Path, draft: Path, prompts: Path, ranks: Ranks | None = N
     for batch_size in BATCH_SIZES:
         _check_modes(incremental, target, draft, prompts, batch_size, report)
     _check_own_draft(incremental, target, prompts, report)
+    if streamed is not None:
+        check_streamed(streamed, prompts, report)
     if ranks is not None:
         _check_ranks(incremental, ranks, ranks.placement(target, draft), prompts, report)
     return report
@@ -162,6 +181,37 @@ def _fully_accepted(profile: RequestProfile, depth: int) -> bool:
     """The first step ends the prompt without a draft; the last has room for what is left of the length."""
     first, *middle, _last = profile.accepted_per_step
     return first == 0 and bool(middle) and all(accepted == depth for accepted in middle)
+
+
+def check_streamed(pair: Pair, prompts: Path, report: list[dict[str, object]]) -> None:
+    """Weights that come by from disk make the tokens that resident ones make; each pass reads all that do not stay."""
+    batch_size = STREAMED_BATCH_SIZE
+    scenarios = {name: _scenario(name, prompts, shape, batch_size) for name, shape in STREAMED_MODES.items()}
+    resident = load_placement(_placement(pair.target, pair.draft), list(scenarios.values()))
+    num_bytes = resident.target.num_parameters * FLOAT32_BYTES
+    ids = load_prompts(scenarios["incremental"], resident.target.tokenizer, resident.placement.max_sequence_length)
+    expected = _served(serve_pass(resident, scenarios["incremental"], ids))
+    with tempfile.TemporaryDirectory(prefix="treespec_basic_test.") as folder:
+        settings = {
+            "offload": "disk",
+            "offload_reserve_mib": math.ceil(num_bytes * STREAMED_BUDGET / MIB),
+            "converted_models": Path(folder),
+        }
+        loaded = load_placement(resident.placement.model_copy(update=settings), list(scenarios.values()))
+        plan = loaded.offload_meta(list(scenarios.values()))
+        for name, scenario in scenarios.items():
+            served = serve_pass(loaded, scenario, ids)
+            label = f"streamed from disk, {name}"
+            _check(f"{label}: tokens equal the resident model's", _served(served) == expected, report)
+            totals = served.totals
+            facts = {"bytes_per_step": totals.offload["num_bytes"] // totals.num_target_steps, "model_bytes": num_bytes}
+            read = totals.num_target_steps * plan["streamed_bytes"]
+            is_whole = totals.offload["num_bytes"] == read > 0
+            _check(f"{label}: each step reads all that does not stay", is_whole, report, facts)
+
+
+def _served(served: ServedPass) -> list[list[int]]:
+    return [request.output_token_ids for request in served.requests]
 
 
 def _check_ranks(
@@ -224,7 +274,7 @@ def reference_token_ids(target: Path, prompts: Path) -> list[list[int]]:
     model.generation_config.eos_token_id = None  # EOS is ignored here too
     tokenizer = AutoTokenizer.from_pretrained(target, local_files_only=True)
     rows = []
-    for text in json.loads(prompts.read_text(encoding="utf-8"))[:NUM_PROMPTS]:
+    for text in read_prompt_file(prompts)[:NUM_PROMPTS]:
         ids = tokenizer(text, return_tensors="pt").input_ids
         new = {"max_new_tokens": NUM_NEW_TOKENS, "do_sample": False}
         out = model.generate(ids, attention_mask=torch.ones_like(ids), **new)
@@ -246,6 +296,13 @@ def main() -> int:
     parser.add_argument("--target", type=Path, default=Path("models/embedded/llama/target"))
     parser.add_argument("--draft", type=Path, default=Path("models/embedded/llama/draft"))
     parser.add_argument("--prompts", type=Path, default=Path("prompts/mixed.json"))
+    parser.add_argument(
+        "--streamed",
+        nargs=2,
+        type=Path,
+        metavar=("TARGET", "DRAFT"),
+        help="of the part with weights streamed from disk; default: the pair above",
+    )
     parser.add_argument("--output-dir", type=Path, help="write report.json here")
     parser.add_argument("--degrees", nargs=2, type=int, default=(2, 2), metavar=("TENSOR", "PIPELINE"), help="of ranks")
     parser.add_argument(
@@ -258,7 +315,8 @@ def main() -> int:
     args = parser.parse_args()
     try:
         ranks = Ranks(args.degrees[0], args.degrees[1], tuple(args.launch))
-        report = run_checks(args.target, args.draft, args.prompts, ranks)
+        streamed = Pair(*(args.streamed or (args.target, args.draft)))
+        report = run_checks(args.target, args.draft, args.prompts, streamed, ranks)
     except CheckFailedError as failure:
         print(f"Test failed: {failure}", file=sys.stderr)
         return 1

@@ -8,52 +8,63 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_parsing.artifact_server import SCHEMA
+from data_parsing.artifact_tables import COLUMNS, SCHEMAS
 from data_parsing.errors import ParsingError
+from data_parsing.experiments import artifact_per_token_latency_ms
 from data_parsing.frames import frame
 from data_parsing.plan import ARTIFACT_MODES, SIZES
 from data_parsing.profile_lines import ProfileLog, read_profile_log
-from data_parsing.server import artifact_per_token_latency_ms
 
-_FILE_NAME = re.compile(rf"server_({'|'.join(SIZES)})-(\d+)_batchsize-({'|'.join(ARTIFACT_MODES.values())})\.out")
+_MODES = {name: mode for mode, name in ARTIFACT_MODES.items()}
+_SIZE = "|".join(SIZES)
+_FILE_NAMES = {
+    "server": re.compile(rf"server_({_SIZE})-(\d+)_batchsize-({'|'.join(_MODES)})\.out"),
+    # One mode only, which its names do not tell.
+    "offloading": re.compile(rf"offloading_({_SIZE})_(\d+)()\.out"),
+}
 
 
 @dataclass(frozen=True)
 class ArtifactLog:
-    """One ``.out`` file of the artifact's server experiment."""
+    """One ``.out`` file of the artifact's experiments."""
 
     file_name: str
+    family: str
     size: str
     batch_size: int
-    artifact_mode: str
+    mode: str
     profile: ProfileLog
 
 
 def read_artifact_logs(raw_dir: Path) -> tuple[ArtifactLog, ...]:
-    """Every ``server_<size>-<n>_batchsize-<mode>.out`` in a folder, by name."""
+    """Every log in a folder that is named as the artifact's scripts name theirs, by name."""
     try:
-        paths = sorted(raw_dir.iterdir())
         return tuple(
-            # Tokenizers cut inside characters, so that generated text in a log need not be UTF-8.
-            ArtifactLog(
-                path.name, match[1], int(match[2]), match[3], read_profile_log(path.read_text("utf-8", "replace"))
-            )
-            for path in paths
-            if (match := _FILE_NAME.fullmatch(path.name))
+            _read_log(path, family, match)
+            for path in sorted(raw_dir.iterdir())
+            for family, file_name in _FILE_NAMES.items()
+            if (match := file_name.fullmatch(path.name))
         )
     except OSError as error:
         raise ParsingError(f"{error.filename}: the artifact's logs cannot be read: {error.strerror}") from error
 
 
+def _read_log(path: Path, family: str, match: re.Match[str]) -> ArtifactLog:
+    # Tokenizers cut inside characters, so that generated text in a log need not be UTF-8.
+    profile = read_profile_log(path.read_text("utf-8", "replace"))
+    return ArtifactLog(path.name, family, match[1], int(match[2]), _MODES.get(match[3], "sequence"), profile)
+
+
 def artifact_log_tables(logs: tuple[ArtifactLog, ...]) -> dict[str, pd.DataFrame]:
-    """``server_<size>`` for each size that has a log; blank where a log is not there or holds no whole entry."""
-    rows: dict[str, dict[int, dict[str, float]]] = {}
-    for log in sorted(logs, key=lambda log: (SIZES.index(log.size), log.batch_size)):
-        row = rows.setdefault(log.size, {}).setdefault(log.batch_size, {"batch_size": log.batch_size})
+    """One table per family and size that has a log; blank where a log is not there or holds no whole entry."""
+    rows: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for log in sorted(logs, key=lambda log: (log.family, SIZES.index(log.size), log.batch_size)):
+        of_table = rows.setdefault((log.family, log.size), {})
+        row = of_table.setdefault(log.batch_size, {"batch_size": log.batch_size})
         latencies_us = pd.Series([entry.latency_us for entry in log.profile.entries], dtype="float64")
         if len(latencies_us):
-            row[f"{log.artifact_mode}_per_token_latency_ms"] = artifact_per_token_latency_ms(latencies_us)
-    return {f"server_{size}": frame(by_batch_size.values(), SCHEMA) for size, by_batch_size in rows.items()}
+            row[COLUMNS[log.family][log.mode]] = artifact_per_token_latency_ms(latencies_us)
+    return {f"{family}_{size}": frame(of.values(), SCHEMAS[family]) for (family, size), of in rows.items()}
 
 
 def remarks(log: ArtifactLog) -> str:

@@ -11,22 +11,20 @@ from data_parsing.records import Measurement, Record
 def incremental_baseline(record: Record, records: Sequence[Record], batch_size: int) -> Record | None:
     """The incremental scenario at ``batch_size`` that is otherwise planned like ``record``; None where there is none.
 
-    A scenario with settings beyond the artifact's ("-key_value" in its name) is compared with incremental decoding
-    under the same settings, or where that is not planned (a setting of the draft only) under the artifact's.
+    Like in everything but how it drafts: models, quantisation, streaming, prompts and lengths.
     """
-    planned = record.planned
-    candidates = {
-        other.planned.variant: other
+    candidates = (
+        other
         for other in records
         if other.planned.mode == "incremental"
         and other.planned.batch_size == batch_size
-        and _family(other.planned) == _family(planned)
-    }
-    return candidates.get(planned.variant) or candidates.get("")
+        and _conditions(other.planned) == _conditions(record.planned)
+    )
+    return next(candidates, None)
 
 
-def _family(planned: PlannedScenario) -> tuple[str, str, str]:
-    return planned.experiment, planned.size, planned.target
+def _conditions(planned: PlannedScenario) -> tuple[str, str, str, dict[str, str]]:
+    return planned.experiment, planned.size, planned.target, planned.conditions
 
 
 def measured_pair(record: Record, baseline: Record | None) -> tuple[Measurement, Measurement] | None:

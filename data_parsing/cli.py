@@ -37,10 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     tables = commands.add_parser("tables", help="write every table (the default where no command is named)")
     status = commands.add_parser("status", help="print which scenarios are done, and the command that runs the rest")
-    artifact = commands.add_parser("artifact", help="write server_<size>.csv from .out files of the original artifact")
+    artifact = commands.add_parser("artifact", help="write the original artifact's tables from its .out files")
     for command in (tables, status):
         command.add_argument(
-            "--plan", type=Path, action="append", required=True, help="JSON list of planned scenarios; may be repeated"
+            "--plan", type=Path, nargs="+", action="extend", required=True, help="JSON lists of planned scenarios"
         )
     for command in (tables, status, artifact):
         command.add_argument("--raw-dir", type=Path, required=True, help="folder of the records")
@@ -70,7 +70,9 @@ def _status(arguments: argparse.Namespace) -> None:
 def _artifact(arguments: argparse.Namespace) -> None:
     logs = read_artifact_logs(arguments.raw_dir)
     if not logs:
-        raise ParsingError(f"{arguments.raw_dir}: no server_<size>-<n>_batchsize-<mode>.out file")
+        raise ParsingError(
+            f"{arguments.raw_dir}: no server_<size>-<n>_batchsize-<mode>.out or offloading_<size>_<n>.out file"
+        )
     for path in write_tables(artifact_log_tables(logs), arguments.output_dir):
         print(path)
     for log in logs:

@@ -34,11 +34,12 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def per_token_grid(requests: pd.DataFrame) -> pd.DataFrame:
-    """Latency per generated token in ms: rows are repeats, columns prompts; NaN where nothing was generated."""
+    """Latency per generated token in ms: rows are repeats, columns prompts; NaN where nothing was generated.
+
+    Equal requests of one batch are one cell, their median: they share the machine's state and the text.
+    """
     per_token_ms = (requests["latency_us"] / requests["num_output_tokens"].where(lambda num: num > 0)) / 1000
-    return requests.assign(per_token_ms=per_token_ms).pivot(
-        index="repeat", columns="prompt_index", values="per_token_ms"
-    )
+    return per_token_ms.groupby([requests["repeat"], requests["prompt_index"]]).median().unstack("prompt_index")
 
 
 def median_interval(grid: pd.DataFrame) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,13 @@ PURPOSES = ("measure", "functional")
 PEERS = ("transformers",)
 """Third parties that serve the incremental scenarios; each is a mode of its own, named alike everywhere."""
 
-_MODE_NAMES = ARTIFACT_MODES | {peer: peer for peer in PEERS}
+MODES = (*ARTIFACT_MODES, "tree_auto", *PEERS)
+
+FAMILIES = ("server", "offloading")
+"""How the names of experiments begin whose latencies are tables, each with tables of its own."""
+
+_OF_DRAFTING = ("mode", "expansion", "drafters")
+_OF_WEIGHTS = ("offload", "quantisation")
 
 # The scenario's name becomes a file name, so that nothing may lead out of the raw folder.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -42,11 +48,27 @@ class PlannedScenario:
     fingerprint: str
     target: str
     draft: str
+    settings: Mapping[str, str]
+    """What its name says beyond the artifact's own settings; empty for these."""
+    offload: str
+    """Where weights are streamed from; "" where they are resident."""
+    quantisation: str
+    """What weights are rounded to; "" where they are as they are stored."""
 
     @property
-    def variant(self) -> str:
-        """What the name adds to the artifact's own: "" for the artifact's settings, else "-key_value" parts."""
-        return self.scenario.partition(_MODE_NAMES[self.mode])[2]
+    def family(self) -> str:
+        """Which of FAMILIES it belongs to; "" for none."""
+        return next((family for family in FAMILIES if self.experiment.startswith(family)), "")
+
+    @property
+    def is_artifacts_placement(self) -> bool:
+        """Whether its weights are stored and rounded as in the artifact's experiment."""
+        return not any(key in self.settings for key in _OF_WEIGHTS)
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The settings that incremental decoding has as well."""
+        return {key: value for key, value in self.settings.items() if key not in _OF_DRAFTING}
 
     @property
     def is_functional(self) -> bool:
@@ -83,16 +105,24 @@ def _scenario(item: Any, where: str) -> PlannedScenario:
     texts = {key: _text(item, key, where) for key in _TEXTS}
     if not _NAME.fullmatch(texts["scenario"]):
         raise ParsingError(f"{where}: scenario {texts['scenario']!r} must consist of letters, digits and _ . -")
-    for key, allowed in (("size", SIZES), ("purpose", PURPOSES), ("mode", tuple(_MODE_NAMES))):
+    for key, allowed in (("size", SIZES), ("purpose", PURPOSES), ("mode", MODES)):
         if texts[key] not in allowed:
             raise ParsingError(f"{where}: {key} {texts[key]!r} is unknown, allowed: {', '.join(allowed)}")
     batch_size = item.get("batch_size")
     if type(batch_size) is not int or batch_size < 1:
         raise ParsingError(f"{where}: batch_size must be a positive integer, received {batch_size!r}")
-    draft = item.get("draft")
-    if draft is not None and not isinstance(draft, str):
-        raise ParsingError(f"{where}: draft must be a text or null, received {draft!r}")
-    return PlannedScenario(**texts, batch_size=batch_size, draft=draft or "")
+    settings = item.get("settings", {})
+    if not isinstance(settings, dict) or not all(isinstance(value, str) for value in settings.values()):
+        raise ParsingError(f"{where}: settings must be an object of texts, received {settings!r}")
+    at_will = {key: _text_or_null(item, key, where) for key in ("draft", "offload", "quantisation")}
+    return PlannedScenario(**texts, **at_will, batch_size=batch_size, settings=settings)
+
+
+def _text_or_null(item: dict[str, Any], key: str, where: str) -> str:
+    value = item.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ParsingError(f"{where}: {key} must be a text or null, received {value!r}")
+    return value or ""
 
 
 def _text(item: dict[str, Any], key: str, where: str) -> str:

@@ -39,12 +39,30 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Streamed:
+    """What a measured pass brought to the device, and the time it waited for that, in microseconds."""
+
+    num_bytes: int
+    wait_us: float
+
+
+@dataclass(frozen=True)
+class OffloadPlan:
+    """How the target's weights are divided."""
+
+    resident_bytes: int
+    streamed_bytes: int
+
+
+@dataclass(frozen=True)
 class RepeatTotals:
     """One measured pass over the prompts, microseconds."""
 
     wall_us: float
     num_target_steps: int
     part_us: dict[str, float]
+    offload: Streamed | None
+    """None where nothing is told of it."""
 
 
 def read_provenance(config: dict[str, Any], models: dict[str, Any], environment: dict[str, Any]) -> Provenance:
@@ -84,4 +102,17 @@ def _repeat_totals(repeat: object) -> RepeatTotals:
         wall_us=duration_of(repeat, "wall_us"),
         num_target_steps=count_of(repeat, "num_target_steps"),
         part_us={part: duration_of(time_us, part) for part in STEP_PARTS},
+        offload=_streamed(object_of(repeat, "offload")) if repeat.get("offload") else None,
     )
+
+
+def _streamed(totals: dict[str, Any]) -> Streamed:
+    return Streamed(num_bytes=count_of(totals, "num_bytes"), wait_us=duration_of(totals, "wait_us"))
+
+
+def read_offload_plan(meta: dict[str, Any]) -> OffloadPlan | None:
+    """The division of the weights from a ``.meta.json``; None where all are resident or nothing is told."""
+    if not meta.get("offload"):
+        return None
+    plan = object_of(meta, "offload")
+    return OffloadPlan(resident_bytes=count_of(plan, "resident_bytes"), streamed_bytes=count_of(plan, "streamed_bytes"))

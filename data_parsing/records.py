@@ -13,7 +13,14 @@ import pandas as pd
 from data_parsing.errors import ParsingError
 from data_parsing.plan import PlannedScenario
 from data_parsing.record_fields import DamagedRecordError, object_of, read_json_object, text_of
-from data_parsing.record_parts import Provenance, RepeatTotals, read_provenance, read_repeat_totals
+from data_parsing.record_parts import (
+    OffloadPlan,
+    Provenance,
+    RepeatTotals,
+    read_offload_plan,
+    read_provenance,
+    read_repeat_totals,
+)
 from data_parsing.request_rows import read_request_rows
 
 RECORD_FORMAT = 1
@@ -38,6 +45,7 @@ class Measurement:
     """One row per request and repeat, columns of ``request_rows.COLUMNS``."""
     repeats: tuple[RepeatTotals, ...]
     provenance: Provenance
+    offload: OffloadPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ def _measurement(raw_dir: Path, planned: PlannedScenario, meta: dict[str, object
             models=object_of(meta, "models"),
             environment=object_of(meta, "environment"),
         ),
+        offload=read_offload_plan(meta),
     )
 
 

@@ -40,8 +40,9 @@ def read_request_rows(path: Path) -> pd.DataFrame:
         lines.pop()
     rows = [_row(line, f".jsonl line {number}") for number, line in enumerate(lines, start=1)]
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    if frame.duplicated(["repeat", "prompt_index"]).any():
-        raise DamagedRecordError(".jsonl holds the same prompt twice in one repeat")
+    # In batches of equal requests every prompt is there once per place in the batch.
+    if frame.groupby(["repeat", "prompt_index"]).size().nunique() > 1:
+        raise DamagedRecordError(".jsonl holds one prompt more often than another")
     return frame
 
 

@@ -16,6 +16,8 @@ IDENTITY = {
     "status": TEXT,
     "target": TEXT,
     "draft": TEXT,
+    "offload": TEXT,
+    "quantisation": TEXT,
     "num_requests": COUNT,
     "num_repeats": COUNT,
 }
@@ -43,6 +45,8 @@ def scenario_cells(record: Record) -> dict[str, Any]:
         "status": record.status.value,
         "target": planned.target,
         "draft": planned.draft or None,
+        "offload": planned.offload or None,
+        "quantisation": planned.quantisation or None,
         "experiment": planned.experiment,
         "detail": record.detail or None,
     }
@@ -50,7 +54,7 @@ def scenario_cells(record: Record) -> dict[str, Any]:
     if measurement is not None:
         provenance = measurement.provenance
         cells |= {
-            "num_requests": measurement.requests["prompt_index"].nunique(),
+            "num_requests": len(measurement.requests) // measurement.requests["repeat"].nunique(),
             "num_repeats": measurement.requests["repeat"].nunique(),
             "device": provenance.device,
             "num_threads": provenance.num_threads,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_parsing.artifact_server import artifact_server_tables
+from data_parsing.artifact_tables import artifact_tables
+from data_parsing.experiments import experiment_tables
 from data_parsing.frames import write_csv
 from data_parsing.records import Record
-from data_parsing.server import server_table
 from data_parsing.time_split import time_split_table
 from data_parsing.token_equality import token_equality_table
 
@@ -18,8 +18,8 @@ TableBuilder = Callable[[Sequence[Record]], dict[str, pd.DataFrame]]
 """From the records of all planned scenarios to tables by name; a name becomes ``<name>.csv``."""
 
 TABLE_BUILDERS: tuple[TableBuilder, ...] = (
-    artifact_server_tables,
-    server_table,
+    artifact_tables,
+    experiment_tables,
     time_split_table,
     token_equality_table,
 )

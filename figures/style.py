@@ -55,8 +55,17 @@ MODE_MARKS = {
     "incremental": Mark("incremental", "#c8c8c8", ""),
     "sequence": Mark("sequence-based speculation", "#e69f00", "////", "s", "--"),
     "tree": Mark("tree-based speculation", "#0072b2", "....", "o", "-"),
+    "tree_auto": Mark("tree of automatic size", "#009e73", "\\\\\\\\", "D", "-"),
     "transformers": Mark("transformers generate", "#f3d9e6", "xxxx"),
 }
+
+SERIES_MARKS = (
+    Mark("", "#0072b2", "", "o", "-"),
+    Mark("", "#e69f00", "", "s", "--"),
+    Mark("", "#009e73", "", "D", "-"),
+    Mark("", "#cc79a7", "", "^", "--"),
+)
+"""Of series that have no mark of their own."""
 
 PART_MARKS = {
     "draft": Mark("draft", "#e69f00", "////"),

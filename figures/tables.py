@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SIZES = ("small", "medium", "large")
 PURPOSES = ("measure", "functional")
 PEERS = ("transformers",)
 """Third parties beside our modes."""
-MODES = ("incremental", "sequence", "tree", *PEERS)
+MODES = ("incremental", "sequence", "tree", "tree_auto", *PEERS)
 STEP_PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 
 
@@ -32,6 +32,9 @@ class Scenario:
     status: str
     target: str
     draft: str | None
+    offload: str | None
+    """Where weights are streamed from; None where they are resident."""
+    quantisation: str | None
     num_requests: int | None
     num_repeats: int | None
     device: str | None
@@ -57,14 +60,16 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class ServerRow:
-    """One row of ``server.csv``."""
+class LatencyRow:
+    """One row of ``server.csv`` or ``offloading.csv``."""
 
     scenario: Scenario
     latency_ms: Measured | None
     """Median over requests of the latency per generated token."""
     speedup: Measured | None
     """Over incremental decoding at the same batch size."""
+    draft_tokens_per_step: float | None
+    """Tokens of a tree that the target verifies per decoding step."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,18 @@ class TimeSplitRow:
 
 
 @dataclass(frozen=True)
-class PublishedRange:
-    """A range from the SpecInfer paper for one size of the server experiment."""
+class Published:
+    """Speed-ups from the SpecInfer paper for one size of an experiment, as a range or one per batch size."""
 
     size: str
     model: str
     hardware: str
     low: float
     high: float
+    by_batch_size: Mapping[int, float]
+    """Empty where only the range is published."""
+    baseline: str = ""
+    """What they are over; "" where that is several systems."""
 
 
 class _Cells:
@@ -137,6 +146,8 @@ class _Cells:
             status=self.required("status"),
             target=self.required("target"),
             draft=self.text("draft"),
+            offload=self.text("offload"),
+            quantisation=self.text("quantisation"),
             num_requests=self.count("num_requests"),
             num_repeats=self.count("num_repeats"),
             device=self.text("device"),
@@ -153,11 +164,17 @@ _LATENCY_COLUMNS = ("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms")
 _SPEEDUP_COLUMNS = ("speedup", "speedup_ci_low", "speedup_ci_high")
 
 
-def read_server_rows(csv_dir: Path) -> list[ServerRow]:
-    """The rows of ``server.csv``."""
-    lines = _read(csv_dir / "server.csv", [*_SCENARIO_COLUMNS, *_LATENCY_COLUMNS, *_SPEEDUP_COLUMNS])
+def read_latency_rows(csv_dir: Path, family: str) -> list[LatencyRow]:
+    """The rows of ``<family>.csv``, family ``server`` or ``offloading``."""
+    columns = [*_SCENARIO_COLUMNS, *_LATENCY_COLUMNS, *_SPEEDUP_COLUMNS, "draft_tokens_per_step"]
     return [
-        ServerRow(line.scenario(), line.measured(*_LATENCY_COLUMNS), line.measured(*_SPEEDUP_COLUMNS)) for line in lines
+        LatencyRow(
+            scenario=line.scenario(),
+            latency_ms=line.measured(*_LATENCY_COLUMNS),
+            speedup=line.measured(*_SPEEDUP_COLUMNS),
+            draft_tokens_per_step=line.number("draft_tokens_per_step"),
+        )
+        for line in _read(csv_dir / f"{family}.csv", columns)
     ]
 
 
@@ -176,8 +193,8 @@ def read_time_split_rows(csv_dir: Path) -> list[TimeSplitRow]:
     return rows
 
 
-def read_published_ranges(paper_dir: Path) -> list[PublishedRange]:
-    """The published speed-ups of tree speculation over incremental decoding; none where the file is not there."""
+def read_published_ranges(paper_dir: Path) -> list[Published]:
+    """Figure 7: tree speculation over incremental decoding; none where the file is not there."""
     path = paper_dir / "figure7_speedup_ranges.csv"
     if not path.exists():
         return []
@@ -186,8 +203,26 @@ def read_published_ranges(paper_dir: Path) -> list[PublishedRange]:
         low, high = line.number("low"), line.number("high")
         if low is not None and high is not None:
             size = line.required("size", SIZES)
-            ranges.append(PublishedRange(size, line.required("model"), line.required("hardware"), low, high))
+            ranges.append(Published(size, line.required("model"), line.required("hardware"), low, high, {}))
     return ranges
+
+
+def read_published_offloading(paper_dir: Path) -> list[Published]:
+    """Figure 8: speculation over FlexGen, per batch size; none where the file is not there."""
+    path = paper_dir / "figure8_offloading_speedup_over_flexgen.csv"
+    if not path.exists():
+        return []
+    found: dict[tuple[str, str, str, str], dict[int, float]] = {}
+    for line in _read(path, ["size", "model", "hardware", "baseline", "batch_size", "speedup"]):
+        batch_size, speedup = line.count("batch_size"), line.number("speedup")
+        if batch_size is not None and speedup is not None:
+            size, model = line.required("size", SIZES), line.required("model")
+            of = (size, model, line.required("hardware"), line.required("baseline"))
+            found.setdefault(of, {})[batch_size] = speedup
+    return [
+        Published(size, model, hardware, min(of.values()), max(of.values()), of, baseline)
+        for (size, model, hardware, baseline), of in found.items()
+    ]
 
 
 def _read(path: Path, columns: Sequence[str]) -> list[_Cells]:

@@ -28,6 +28,7 @@ rule check_modes:
     params:
         target=PLANNED.basic_test.target.path,
         draft=PLANNED.basic_test.drafts[0].path,
+        streamed=[PLANNED.basic_test_streamed.target.path, PLANNED.basic_test_streamed.drafts[0].path],
         folder=lambda wildcards, output: Path(output[0]).parent,
         degrees=PLANNED.basic_test_degrees,
         launch=PLANNED.basic_test_launch_words,
@@ -36,5 +37,6 @@ rule check_modes:
     shell:
         "exec python -m rules.tied $PPID python {input.script:q}"
         " --target {params.target:q} --draft {params.draft:q} --prompts {input.prompts:q}"
+        " --streamed {params.streamed:q}"
         " --output-dir {params.folder:q} --degrees {params.degrees:q} --launch {params.launch:q}"
         " > >(tee -i {log:q}) 2>&1"

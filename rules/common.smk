@@ -13,14 +13,14 @@ from treespec.errors import TreespecError
 prefer_own_programs()
 
 try:
-    PLANNED = plan_workflow(config, ["server_gpu"])
+    PLANNED = plan_workflow(config)
     write_plan(PLANNED)
 except TreespecError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = str(PLANNED.results)
 LOGS = f"{RESULTS}/logs"
-SIZES = [placement.scenarios[0].size for placement in PLANNED.sweeps["server_gpu"]]
+PLANS = [PLANNED.plan_file(experiment) for experiment in PLANNED.sweeps]
 
 
 wildcard_constraints:

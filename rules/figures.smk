@@ -3,7 +3,7 @@
 FIGURES = expand(
     "{results}/figures/{figure}.{suffix}",
     results=RESULTS,
-    figure=["server_latency", "server_speedup", "time_split"],
+    figure=["server_latency", "server_speedup", "offloading_latency", "offloading_speedup", "tree_sizes", "time_split"],
     suffix=["pdf", "png"],
 )
 

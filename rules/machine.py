@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rules.platforms import read_yaml
-from rules.settings import EMBEDDED_CLUSTER, ModelSize, Platform, SizeRoles, validated
+from rules.settings import EMBEDDED_CLUSTER, Platform, SizeRoles, validated
 from treespec.errors import ConfigError, TreespecError
 
 
@@ -55,7 +55,7 @@ def describe_machine() -> dict[str, Any]:
     return machine
 
 
-def lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], machine: Mapping[str, Any]) -> list[str]:
+def lacks(platform: Platform, sizes: Mapping[str, SizeRoles], machine: Mapping[str, Any]) -> list[str]:
     """Everything the platform needs for these sizes that the machine has not, each beside what is here."""
     # Other machines are looked at by the check of their cluster; models lie here and are copied from here.
     devices = () if platform.launcher.is_remote else _device_lacks(platform, machine)
@@ -77,7 +77,7 @@ def _device_lacks(platform: Platform, machine: Mapping[str, Any]) -> Iterable[st
         yield f"memory of each device: {platform.min_device_memory_mib} MiB needed, {memory_mib} here"
 
 
-def _rank_lacks(platform: Platform, sizes: Mapping[ModelSize, SizeRoles], num_gpus: int) -> Iterable[str]:
+def _rank_lacks(platform: Platform, sizes: Mapping[str, SizeRoles], num_gpus: int) -> Iterable[str]:
     """A GPU serves one rank; CPU ranks share the cores."""
     wide = {size: roles.num_ranks for size, roles in sizes.items() if roles.num_ranks > max(num_gpus, 1)}
     if wide and platform.device == "cuda":
@@ -97,7 +97,10 @@ def _model_lacks(sizes: Iterable[SizeRoles]) -> Sequence[str]:
         for path, model in models.items()
         if not path.is_dir()
     ]
-    return [f"model folders that are not there: {', '.join(absent)}"] if absent else []
+    told = f"model folders that are not there: {', '.join(absent)}"
+    if any(model.hub_id for path, model in models.items() if not path.is_dir()):
+        told += "; those of the hub come with: snakemake download_models"
+    return [told] if absent else []
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Raw records to CSV tables."""
 
-TABLES = ["server", *(f"server_{size}" for size in SIZES), "time_split", "token_equality"]
+TABLES = [*(table for tables in PLANNED.tables.values() for table in tables), "time_split", "token_equality"]
 
 
 rule parse:
     """Write the tables from the records that exist; missing, failed and superseded ones are listed in them."""
     input:
-        plan=PLANNED.plan_file("server_gpu"),
+        plan=PLANS,
         records=records,
         sources=sources("data_parsing"),
     output:

@@ -17,7 +17,8 @@ import yaml
 from rules.cluster_plan import PlannedCluster
 from rules.launching import Start
 from rules.platforms import CONFIG_DIR, load_platform, platform_file, read_yaml
-from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario, plan_sweep, prompts_of, roles_of
+from rules.roles import prompts_of, roles_of
+from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario, plan_sweep
 from rules.settings import BasicTest, Platform, SizeRoles, Sweep, WorkflowConfig, validated
 from treespec.errors import ConfigError, OutputError
 
@@ -32,8 +33,12 @@ class Workflow:
     platform: Platform
     results: Path
     sweeps: Mapping[str, tuple[PlannedPlacement, ...]]
-    basic_test_size: str
+    tables: Mapping[str, tuple[str, ...]]
+    """By experiment, the names of the tables that hold nothing else."""
+    basic_test_sizes: tuple[str, ...]
     basic_test: SizeRoles
+    basic_test_streamed: SizeRoles
+    """Of the part with offloading."""
     basic_test_prompts: Path
 
     @property
@@ -78,9 +83,9 @@ class Workflow:
         return Start(num_ranks, platform.ranks_on_a_node, self.cluster.file, platform.device == "cuda")
 
     def sizes(self) -> list[str]:
-        """The model sizes that the plan and the basic test use."""
-        planned = (item.size for sweep in self.sweeps.values() for job in sweep for item in job.scenarios)
-        return list(dict.fromkeys((self.basic_test_size, *planned)))
+        """The platform's sizes that the plan and the basic test use."""
+        planned = (job.role for sweep in self.sweeps.values() for job in sweep)
+        return list(dict.fromkeys((*self.basic_test_sizes, *planned)))
 
     def scenario_names(self, job: str) -> list[str]:
         """The scenarios that a placement, or a peer beside it, serves."""
@@ -124,7 +129,10 @@ class Workflow:
         """The models that the plan and the basic test use."""
         jobs = [placement.job.placement for placements in self.sweeps.values() for placement in placements]
         models = [model for job in jobs for model in (job.target, *job.drafts)]
-        return sorted({str(model.path) for model in (*models, self.basic_test.target, *self.basic_test.drafts)})
+        tested = [
+            model for roles in (self.basic_test, self.basic_test_streamed) for model in (roles.target, *roles.drafts)
+        ]
+        return sorted({str(model.path) for model in (*models, *tested)})
 
     def prompt_files(self) -> list[str]:
         """The prompts that the plan and the basic test use."""
@@ -141,31 +149,61 @@ def prefer_own_programs() -> None:
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
 
 
-def plan_workflow(config: Mapping[str, Any], sweep_names: Iterable[str]) -> Workflow:
-    """Read and validate the configuration and plan the sweeps; raises TreespecError, writes nothing."""
+def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None = None) -> Workflow:
+    """Read and validate the configuration and plan these experiments, or all; raises TreespecError, writes nothing."""
     own = {key: config[key] for key in config.keys() & WorkflowConfig.model_fields}
     settings = validated(WorkflowConfig, own, str(CONFIG_DIR / "config.yaml"))
     path = platform_file(settings.platform)
     platform = load_platform(settings.platform, {key: config[key] for key in config.keys() - own.keys()})
-    experiments = CONFIG_DIR / "experiments"
-    basic_test = validated(BasicTest, read_yaml(experiments / "basic_test.yaml"), str(experiments / "basic_test.yaml"))
+    where, results = str(path), settings.results_dir / path.stem
+    basic_test, published = _read_experiments()
+    _refuse_unknown(platform, basic_test, published, where)
     sweeps = {
-        name: validated(Sweep, read_yaml(experiments / f"{name}.yaml"), str(experiments / f"{name}.yaml"))
-        for name in sweep_names
+        name: plan_sweep(name, published[name], platform, where, results / "converted")
+        for name in (published if experiments is None else experiments)
     }
-    if unknown := sorted(platform.overrides.keys() - sweeps.keys()):
-        raise ConfigError(
-            "overrides of an unknown experiment", where=str(path), received=unknown, allowed=sorted(sweeps)
-        )
+    sizes = (basic_test.size, basic_test.streamed_size)
+    basic_test_sizes = tuple(size if size in platform.sizes else basic_test.size for size in sizes)
+    roles, streamed = (roles_of(size, platform, where) for size in basic_test_sizes)
     return Workflow(
         platform_name=path.stem,
         platform=platform,
-        results=settings.results_dir / path.stem,
-        sweeps={name: plan_sweep(name, sweep, platform, str(path)) for name, sweep in sweeps.items()},
-        basic_test_size=basic_test.size,
-        basic_test=roles_of(basic_test.size, platform, str(path)),
-        basic_test_prompts=prompts_of(basic_test.prompts, platform, str(path)),
+        results=results,
+        sweeps=sweeps,
+        tables={name: _tables(published[name], placements) for name, placements in sweeps.items()},
+        basic_test_sizes=basic_test_sizes,
+        basic_test=roles,
+        basic_test_streamed=streamed,
+        basic_test_prompts=prompts_of(basic_test.prompts, platform, where),
     )
+
+
+def _read_experiments() -> tuple[BasicTest, dict[str, Sweep]]:
+    """The basic test, and every sweep in config/experiments by the name of its file."""
+    folder = CONFIG_DIR / "experiments"
+    files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    basic_test = files.pop("basic_test", folder / "basic_test.yaml")
+    return (
+        validated(BasicTest, read_yaml(basic_test), str(basic_test)),
+        {name: validated(Sweep, read_yaml(path), str(path)) for name, path in files.items()},
+    )
+
+
+def _refuse_unknown(platform: Platform, basic_test: BasicTest, sweeps: Mapping[str, Sweep], where: str) -> None:
+    """A name in the platform that nothing asks for is a mistake in writing it."""
+    roles = {sweep.roles.get(size, size) for sweep in sweeps.values() for size in sweep.sizes}
+    known_sizes = roles | {basic_test.size, basic_test.streamed_size}
+    for what, given, known in (
+        ("overrides of an unknown experiment", platform.overrides, sweeps.keys()),
+        ("a size that no experiment has", platform.sizes, known_sizes),
+    ):
+        if unknown := sorted(given.keys() - known):
+            raise ConfigError(what, where=where, received=unknown, allowed=sorted(known))
+
+
+def _tables(sweep: Sweep, placements: Iterable[PlannedPlacement]) -> tuple[str, ...]:
+    sizes = dict.fromkeys(item.size for placement in placements for item in placement.scenarios)
+    return (sweep.prefix, *(f"{sweep.prefix}_{size}" for size in sizes))
 
 
 def write_plan(workflow: Workflow) -> None:
@@ -207,10 +245,13 @@ def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[st
         "size": scenario.size,
         "mode": scenario.mode,
         "mode_name": scenario.mode_name,
+        "settings": dict(scenario.settings),
         "batch_size": config.pop("max_requests_per_batch"),
         "fingerprint": scenario.fingerprint,
         "target": models.target.name,
-        "draft": models.drafts[0].name if scenario.config.expansion else None,
+        "draft": models.drafts[0].name if scenario.config.draft_models else None,
+        "quantisation": models.target.quantisation.label if models.target.quantisation else None,
+        "offload": models.offload,
         "device": models.device,
         "dtype": models.dtype,
         **config,

@@ -1,9 +1,4 @@
-"""From a platform and an experiment to placements and scenarios: a pure plan, validated before any job starts.
-
-Scenario names are the artifact's (``server_small-4_batchsize-tree_specinfer``) as long as the experiment file's own
-settings are used; every setting a platform overrides that changes *what* is measured appends ``-<key>_<value>`` in the
-order of NAMED_SETTINGS. How *much* is measured (prompts taken, repeats) never shows in a name.
-"""
+"""From a platform and an experiment to placements and scenarios: a pure plan, validated before any job starts."""
 
 from __future__ import annotations
 
@@ -14,14 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peer_identity import PeerName, peer_scenarios
-from rules.settings import ModelSize, ModeName, Overrides, Platform, Purpose, SizeRoles, Sweep, overridden
+from rules.naming import named_settings, placement_name, scenario_name
+from rules.roles import prompts_of, roles_of
+from rules.settings import (
+    ModelSize,
+    ModeName,
+    Overrides,
+    Platform,
+    Purpose,
+    SizeRoles,
+    Sweep,
+    Variant,
+    overridden,
+)
 from treespec.config import RunConfig, Scenario, fingerprints, validate_run_config
 from treespec.errors import ConfigError
 
-NAMED_SETTINGS = ("expansion", "prompts", "max_new_tokens", "ignore_eos", "max_tokens_per_batch")
+_ARTIFACT_MODES = ("incr_dec", "sequence_specinfer", "tree_specinfer")
 _HARDWARE = {"device", "dtype", "num_threads", "cache_fraction", "max_sequence_length", "max_tree_nodes"}
 _NOT_OF_PLACEMENT = {"purpose", "overrides"}
-_MEASUREMENT = {"num_prompts", "num_repeats", "max_new_tokens", "ignore_eos", "max_tokens_per_batch"}
+_STREAMING = ("offload", "offload_reserve_mib")
+_MEASUREMENT = {
+    *("num_prompts", "num_repeats", "batch_composition", "max_new_tokens", "ignore_eos", "max_tokens_per_batch"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,9 @@ class PlannedScenario:
     config: Scenario
     fingerprint: str
     mode: str
-    """The scenario's own mode, or the peer that serves it."""
+    """Of tables: the scenario's own, its name where it is none of the artifact's, or the peer that serves it."""
+    settings: Mapping[str, str]
+    """The settings beyond the artifact's own that its name tells."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class PlannedPlacement:
     """One job: the configuration of one engine process, and the records it has to leave."""
 
     experiment: str
+    role: str
+    """Which size of the platform's holds its models."""
     purpose: Purpose
     job: RunConfig
     scenarios: tuple[PlannedScenario, ...]
@@ -81,62 +95,16 @@ def _joint_fingerprint(scenarios: tuple[PlannedScenario, ...]) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
-def plan_sweep(name: str, published: Sweep, platform: Platform, where: str) -> tuple[PlannedPlacement, ...]:
-    """One placement per model size of a sweep as this platform runs it; ``where`` names the platform file in errors."""
+def plan_sweep(
+    name: str, published: Sweep, platform: Platform, where: str, converted_models: Path
+) -> tuple[PlannedPlacement, ...]:
+    """One placement per model size and variant of a sweep as this platform runs it.
+
+    ``where`` names the platform file in errors; ``converted_models`` is the folder for checkpoints made when loading.
+    """
     sweep = overridden(published, platform.overrides.get(name, Overrides()), f"{where}, overrides.{name}")
-    planner = _SweepPlanner(name, published, platform, where)
-    return tuple(planner.placement(size, sweep) for size in dict.fromkeys(sweep.sizes))
-
-
-def roles_of(size: ModelSize, platform: Platform, where: str) -> SizeRoles:
-    """The models of one size; ConfigError where the platform has none or too few devices for their ranks."""
-    roles = platform.sizes.get(size)
-    if roles is None:
-        raise ConfigError(
-            "no models stand in this size",
-            where=where,
-            received=size,
-            allowed=sorted(platform.sizes),
-            fix="name its models under sizes, or leave the size out with overrides: {<experiment>: {sizes: [...]}}",
-        )
-    _check_ranks(roles, platform, f"{where}, sizes.{size}")
-    return roles
-
-
-def _check_ranks(roles: SizeRoles, platform: Platform, where: str) -> None:
-    """Every rank has a place, the ranks that share a layer one node, and every node that takes part as many ranks."""
-    per_node, num_ranks, degree = platform.ranks_on_a_node, roles.num_ranks, roles.tensor_parallel_degree
-    if num_ranks > platform.num_nodes * per_node:
-        raise ConfigError(
-            "more ranks than places",
-            where=where,
-            received=f"{num_ranks} ranks",
-            allowed=f"at most {platform.num_nodes * per_node} (num_nodes x ranks_per_node, or x devices_per_node)",
-        )
-    is_on_one_node = num_ranks <= per_node
-    if degree > per_node or (per_node % degree and not is_on_one_node):
-        raise ConfigError(
-            "layers are shared inside a node only",
-            where=where,
-            received=f"tensor_parallel_degree {degree} with {per_node} ranks on a node",
-            allowed=f"at most {per_node}, on several nodes a divisor of it",
-        )
-    if num_ranks % per_node and not is_on_one_node:
-        raise ConfigError(
-            "nodes that are not filled evenly",
-            where=where,
-            received=f"{num_ranks} ranks",
-            allowed=f"up to {per_node}, or a multiple of it (ranks_per_node)",
-        )
-
-
-def prompts_of(prompt_set: str, platform: Platform, where: str) -> Path:
-    """The file that stands for a prompt set; ConfigError where the platform names none."""
-    if prompt_set not in platform.prompts:
-        raise ConfigError(
-            "no file stands for this prompt set", where=where, received=prompt_set, allowed=sorted(platform.prompts)
-        )
-    return platform.prompts[prompt_set]
+    planner = _SweepPlanner(name, published, platform, where, converted_models)
+    return tuple(job for size in dict.fromkeys(sweep.sizes) for job in planner.placements(size, sweep))
 
 
 @dataclass(frozen=True)
@@ -147,57 +115,87 @@ class _SweepPlanner:
     published: Sweep
     platform: Platform
     where: str
+    converted_models: Path
 
-    def placement(self, size: ModelSize, platforms: Sweep) -> PlannedPlacement:
-        """The job of one model size, batch sizes outside and modes inside so that modes are measured side by side."""
-        roles = roles_of(size, self.platform, self.where)
-        sweep = overridden(platforms, roles.overrides, f"{self.where}, sizes.{size}.overrides")
+    def placements(self, size: ModelSize, platforms: Sweep) -> list[PlannedPlacement]:
+        """The jobs of one model size."""
+        role = platforms.roles.get(size, size)
+        roles = roles_of(role, self.platform, self.where)
+        sweep = overridden(platforms, roles.overrides, f"{self.where}, sizes.{role}.overrides")
+        return [self._placement(size, role, roles, sweep, variant) for variant in sweep.variants.values()]
+
+    def _placement(
+        self, size: ModelSize, role: str, roles: SizeRoles, sweep: Sweep, variant: Variant
+    ) -> PlannedPlacement:
+        """One job, batch sizes outside and modes inside so that modes are measured side by side."""
         grid = [(mode_name, batch_size) for batch_size in sweep.batch_sizes for mode_name in sweep.modes]
+        settings = {mode: named_settings(sweep, self.published, mode, variant) for mode in sweep.modes}
+        scenarios = [self._scenario(sweep, size, mode, batch_size, settings[mode]) for mode, batch_size in grid]
+        where = f"{self.where}, {self.experiment}, size {size}"
         placement = {
-            "name": f"{self.experiment}-{size}",
-            **roles.model_dump(exclude=_NOT_OF_PLACEMENT),
-            **self.platform.model_dump(include=_HARDWARE),
+            "name": placement_name(self.experiment, size, self.published, variant),
+            **self._models(roles, role, variant),
         }
-        scenarios = [self._scenario(sweep, size, mode_name, batch_size) for mode_name, batch_size in grid]
-        job = validate_run_config(
-            {"placement": placement, "scenarios": scenarios}, f"{self.where}, {self.experiment}, size {size}"
-        )
+        job = validate_run_config({"placement": placement, "scenarios": scenarios}, where)
         identity = fingerprints(job)
-        planned = (
-            PlannedScenario(size, mode_name, config, identity[config.name], config.mode)
+        planned = tuple(
+            PlannedScenario(size, mode_name, config, identity[config.name], _table_mode(mode_name, config), chosen)
             for (mode_name, _), config in zip(grid, job.scenarios, strict=True)
+            for chosen in [settings[mode_name]]
         )
-        peers = (self._peer(size, job, identity, peer) for peer in dict.fromkeys(sweep.peers))
-        return PlannedPlacement(self.experiment, roles.purpose, job, tuple(planned), tuple(peers))
+        peers = tuple(self._peer(size, job, planned, peer, where) for peer in dict.fromkeys(sweep.peers))
+        return PlannedPlacement(self.experiment, role, roles.purpose, job, planned, peers)
 
-    def _peer(self, size: ModelSize, job: RunConfig, identity: Mapping[str, str], peer: PeerName) -> PlannedPeer:
-        if self.platform.launcher.is_remote:
+    def _models(self, roles: SizeRoles, role: str, variant: Variant) -> dict[str, Any]:
+        """What of a placement the platform, the size and the variant say."""
+        if variant.offload and roles.offload is None:
             raise ConfigError(
-                f"{peer} runs on this machine only",
-                where=f"{self.where}, {self.experiment}, size {size}",
-                received=f"launch: {self.platform.launch}",
-                fix="leave the peer out: peers: [] in the platform's overrides",
+                "nowhere to stream weights from",
+                where=f"{self.where}, sizes.{role}",
+                received="no offload",
+                allowed=f"offload and offload_reserve_mib, which {self.experiment} needs",
             )
-        served = peer_scenarios(job, identity, peer)
-        planned = (PlannedScenario(size, peer, item.config, item.fingerprint, peer) for item in served)
-        return PlannedPeer(f"{job.placement.name}-{peer}", peer, tuple(planned))
+        own = roles.model_dump(exclude=_NOT_OF_PLACEMENT, exclude_none=True)
+        if variant.offload_reserve_mib is not None:
+            own["offload_reserve_mib"] = variant.offload_reserve_mib
+        if not variant.offload:
+            own = {key: value for key, value in own.items() if key not in _STREAMING}
+        if variant.quantisation is not None:
+            own["target"]["quantisation"] = variant.quantisation.model_dump()
+        return {**self.platform.model_dump(include=_HARDWARE), **own, "converted_models": self.converted_models}
 
-    def _scenario(self, sweep: Sweep, size: ModelSize, mode_name: ModeName, batch_size: int) -> dict[str, Any]:
+    def _peer(
+        self, size: ModelSize, job: RunConfig, ours: tuple[PlannedScenario, ...], peer: PeerName, where: str
+    ) -> PlannedPeer:
+        placement, launch = job.placement, self.platform.launch
+        streams, quantisation = placement.offload, placement.target.quantisation
+        for what, received in (
+            ("runs on this machine only", f"launch: {launch}" if self.platform.launcher.is_remote else None),
+            ("streams no weights", f"offload: {streams}" if streams else None),
+            ("serves weights as they are stored", f"quantisation: {quantisation.label}" if quantisation else None),
+        ):
+            if received:
+                fix = "leave the peer out: peers: [] in the platform's overrides"
+                raise ConfigError(f"{peer} {what}", where=where, received=received, fix=fix)
+        by_name = {item.config.name: item for item in ours}
+        served = peer_scenarios(job, {name: item.fingerprint for name, item in by_name.items()}, peer)
+        planned = (
+            PlannedScenario(size, peer, item.config, item.fingerprint, peer, by_name[item.incremental].settings)
+            for item in served
+        )
+        return PlannedPeer(f"{placement.name}-{peer}", peer, tuple(planned))
+
+    def _scenario(
+        self, sweep: Sweep, size: ModelSize, mode_name: ModeName, batch_size: int, settings: dict[str, str]
+    ) -> dict[str, Any]:
         return {
-            "name": self._scenario_name(sweep, size, mode_name, batch_size),
+            "name": scenario_name(sweep, size, batch_size, mode_name, settings),
             "prompts": prompts_of(sweep.prompts, self.platform, self.where),
             "max_requests_per_batch": batch_size,
             **sweep.modes[mode_name].model_dump(),
             **sweep.model_dump(include=_MEASUREMENT),
         }
 
-    def _scenario_name(self, sweep: Sweep, size: ModelSize, mode_name: ModeName, batch_size: int) -> str:
-        ours, theirs = (_named_settings(item, mode_name) for item in (sweep, self.published))
-        suffixes = "".join(f"-{key}_{ours[key]}" for key in NAMED_SETTINGS if ours[key] != theirs[key])
-        return f"{sweep.prefix}_{size}-{batch_size}_batchsize-{mode_name}{suffixes}"
 
-
-def _named_settings(sweep: Sweep, mode_name: ModeName) -> dict[str, str]:
-    mode = sweep.modes.get(mode_name)
-    values = sweep.model_dump() | {"expansion": ".".join(map(str, mode.expansion)) if mode else None}
-    return {key: str(values[key]).lower() for key in NAMED_SETTINGS}
+def _table_mode(mode_name: ModeName, config: Scenario) -> str:
+    return config.mode if mode_name in _ARTIFACT_MODES else mode_name

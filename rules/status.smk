@@ -4,7 +4,7 @@
 rule status:
     """Print which records are done, failed or missing, as the records themselves tell, and the figures there are."""
     input:
-        plan=PLANNED.plan_file("server_gpu"),
+        plan=PLANS,
     log:
         f"{LOGS}/status.log",
     conda:

@@ -148,3 +148,13 @@ def test_num_prompts_takes_the_first(job: JobFolder) -> None:
     job.change(num_prompts=3, num_repeats=1)
     job.run()
     assert [row["prompt_index"] for row in job.rows(job.names[1])] == [0, 1, 2]
+
+
+def test_repeated_batches_name_the_prompt_of_every_request(job: JobFolder) -> None:
+    job.change(batch_composition="repeated", num_prompts=2, num_repeats=1)
+    assert job.run() == 0
+    for name in job.names:
+        rows = job.rows(name)
+        assert [row["prompt_index"] for row in rows] == [0, 0, 1, 1]
+        assert [row["guid"] for row in rows] == [1_000_000, 1_000_001, 1_000_002, 1_000_003]
+        assert rows[0]["output_token_ids"] == rows[1]["output_token_ids"] != rows[2]["output_token_ids"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import download_models
 from engine.tests.decoding import WIDE_TREE, Serving, load, serve
+from model_store.embedded import verify
 from treespec.config import ModelRef
 from treespec.model.loader import open_model, require_same_vocabulary
 from treespec.serving.prompts import read_prompt_file
@@ -85,5 +85,5 @@ def assert_pair_serves(folder: Path, prompts_dir: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     assert set(report["held_out_loss"]) == {"target", "draft", "draft_undistilled"}
     assert {tensor.dtype for tensor in load_file(folder / "target" / "model.safetensors").values()} == {torch.float16}
-    assert download_models._verify(folder, prompts_dir, None) == 0
+    assert verify(folder, prompts_dir, None) == 0
     assert "Held-out loss" in (folder / "README.md").read_text()

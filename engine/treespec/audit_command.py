@@ -30,7 +30,7 @@ def add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--target", type=Path, help=f"folder of a target model; default: {EMBEDDED_PAIR} if it is there"
     )
     parser.add_argument("--draft", type=Path, help="folder of a draft model, with the target's tokenizer")
-    parser.add_argument("--prompts", type=Path, help="JSON list of strings; default: eight built-in prompts")
+    parser.add_argument("--prompts", type=Path, help="file of prompts (docs/prompts.md); default: eight of ours")
     parser.add_argument("--samples", type=_positive, default=1000, help="requests per test of a distribution")
     parser.add_argument("--temperature", type=float, default=0.8, help="of the sampled requests")
     parser.add_argument(

@@ -15,7 +15,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser("compare", help="incremental, sequence and tree decoding of two model folders")
     parser.add_argument("target", type=Path, help="folder of the target model (Hugging Face layout)")
     parser.add_argument("draft", type=Path, help="folder of the draft model, with the target's tokenizer")
-    parser.add_argument("--prompts", type=Path, help="JSON list of strings; default: eight built-in prompts")
+    parser.add_argument("--prompts", type=Path, help="file of prompts (docs/prompts.md); default: eight of ours")
     parser.add_argument("--batch-size", type=_widths, default=(1, 4), metavar="1,4", help="requests per batch")
     parser.add_argument(
         "--sequence", type=_widths, default=(1,) * 8, metavar="1,1,...", help="expansion of sequence mode"

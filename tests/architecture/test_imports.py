@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("cluster", "data_parsing", "figures", "rules", "benchmarks")
+PACKAGES = ("cluster", "data_parsing", "figures", "rules", "benchmarks", "model_store")
 TORCH_FREE = (
     "treespec.config",
     "treespec.draft.auto_policy",
@@ -21,6 +21,7 @@ TORCH_FREE = (
     "treespec.kvcache.allocator",
     "treespec.metrics.cost",
     "treespec.metrics.counts",
+    "treespec.prompts",
     "treespec.registry",
     "treespec.request",
     "treespec.scheduler",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 ARTIFACT_MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
 PEER = "transformers"
-ACCEPTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 1, "tree": 2}
-DRAFTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 4, "tree": 8}
+ACCEPTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 1, "tree": 2, "tree_auto": 3}
+DRAFTED_PER_STEP = {PEER: 0, "incremental": 0, "sequence": 4, "tree": 8, "tree_auto": 60}
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SyntheticScenario:
     size: str = "small"
     purpose: str = "measure"
     experiment: str = "server_gpu"
-    variant: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = "f" * 64
     target: str = "llama-105M"
     draft: str | None = "llama-draft"
@@ -35,13 +36,18 @@ class SyntheticScenario:
     cpu: str = "Example CPU @ 2.0GHz"
     commit: str | None = "0123456789abcdef"
     prompts: str = "prompts/mixed.json"
+    streamed_bytes: int | None = None
+    """Per step; None: the record tells nothing of offloading."""
 
     @property
     def name(self) -> str:
-        """The scenario's name, as the artifact's with the variant appended."""
-        return (
-            f"server_{self.size}-{self.batch_size}_batchsize-{ARTIFACT_MODES.get(self.mode, self.mode)}{self.variant}"
-        )
+        """The scenario's name, as the artifact's with its settings appended."""
+        settings, mode_name = dict(self.settings), ARTIFACT_MODES.get(self.mode, self.mode)
+        own = f"server_{self.size}-{self.batch_size}_batchsize-{mode_name}"
+        if self.experiment == "offloading":
+            own = f"offloading_{self.size}_{self.batch_size}"
+            settings = ({} if self.mode == "sequence" else {"mode": mode_name}) | settings
+        return own + "".join(f"-{key}_{value}" for key, value in settings.items())
 
     def with_(self, **changes: Any) -> SyntheticScenario:
         """The same with changes."""
@@ -59,8 +65,15 @@ class SyntheticScenario:
             "fingerprint": self.fingerprint,
             "target": self.target,
             "draft": self.draft,
+            "settings": self._planned_settings(),
+            "quantisation": self.settings.get("quantisation"),
+            "offload": "disk" if self.experiment == "offloading" and "offload" not in self.settings else None,
             "placement": "one_rank",
         }
+
+    def _planned_settings(self) -> dict[str, str]:
+        is_named = self.experiment == "offloading" and self.mode != "sequence"
+        return ({"mode": ARTIFACT_MODES.get(self.mode, self.mode)} if is_named else {}) | dict(self.settings)
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of its ``.jsonl``."""
@@ -95,6 +108,10 @@ class SyntheticScenario:
         """Its ``.meta.json``."""
         time_us = {"draft": 20.0, "build": 0.0, "forward": 50.0, "verify": 10.0, "commit": 15.0, "other": 5.0}
         repeat = {"wall_us": 100.0, "num_target_steps": 4, "num_output_tokens": 24, "time_us": time_us}
+        told: dict[str, Any] = {}
+        if self.streamed_bytes is not None:
+            repeat["offload"] = {"num_units": 40, "num_bytes": 4 * self.streamed_bytes, "wait_us": 60.0}
+            told["offload"] = {"source": "disk", "resident_bytes": 1000, "streamed_bytes": self.streamed_bytes}
         target = {"label": self.target, "description": "embedded LLaMA target, inflated to 105M parameters"}
         return {
             "format": 1,
@@ -108,7 +125,7 @@ class SyntheticScenario:
             "repeats": [repeat] * self.num_repeats,
             "started_at": "2025-01-01T00:00:00Z",
             "finished_at": "2025-01-01T00:01:00Z",
-        }
+        } | told
 
     def write(self, raw_dir: Path, rows: list[dict[str, Any]] | None = None, **meta_changes: Any) -> None:
         """Write its record, with other rows or other entries of the ``.meta.json`` where given."""
@@ -152,6 +169,19 @@ def server_grid(
         for size in sizes
         for batch_size in batch_sizes
         for mode in ARTIFACT_MODES
+    ]
+
+
+def offloading_grid(
+    batch_sizes: tuple[int, ...] = (1, 4), settings: tuple[dict[str, str], ...] = ({},), **changes: Any
+) -> list[SyntheticScenario]:
+    """The offloading experiment: four modes per batch size and placement, 3000 bytes streamed per step."""
+    made = SyntheticScenario(experiment="offloading", target="opt-103M", streamed_bytes=3000).with_(**changes)
+    return [
+        made.with_(mode=mode, batch_size=batch_size, settings=own, step_us=STEP_US.get(mode, 1800.0))
+        for own in settings
+        for batch_size in batch_sizes
+        for mode in (*ARTIFACT_MODES, "tree_auto")
     ]
 
 

@@ -31,6 +31,18 @@ def test_grid_divides_by_tokens_really_generated() -> None:
     np.testing.assert_array_equal(cells, [[2.0, np.nan], [4.0, np.nan]])
 
 
+def test_equal_requests_of_a_batch_are_one_cell() -> None:
+    requests = pd.DataFrame(
+        {
+            "repeat": [0, 0, 0, 0, 1, 1, 1, 1],
+            "prompt_index": [0, 0, 1, 1] * 2,
+            "num_output_tokens": [10] * 8,
+            "latency_us": [10000.0, 30000.0, 50000.0, 50000.0, 20000.0, 20000.0, 40000.0, 60000.0],
+        }
+    )
+    np.testing.assert_array_equal(per_token_grid(requests).to_numpy(), [[2.0, 5.0], [2.0, 5.0]])
+
+
 def test_interval_holds_the_median_and_is_reproducible() -> None:
     cells = random_grid(np.random.default_rng(1), (3, 32))
     estimate = median_interval(cells)

@@ -28,7 +28,8 @@ def test_tables_are_written_whole_and_reproducibly(tmp_path: Path, capsys: pytes
     plan = write_plan(tmp_path / "plan.json", scenarios)
     assert main(arguments(plan, tmp_path)) == 0
     paths = sorted((tmp_path / "csv").iterdir())
-    assert [path.name for path in paths] == ["server.csv", "server_small.csv", "time_split.csv", "token_equality.csv"]
+    names = ["offloading.csv", "server.csv", "server_small.csv", "time_split.csv", "token_equality.csv"]
+    assert [path.name for path in paths] == names
     assert sorted(capsys.readouterr().out.split()) == [str(path) for path in paths]
     before = {path: (path.read_bytes(), path.stat().st_ino) for path in paths}
     for path in paths:
@@ -124,6 +125,9 @@ def test_artifact_logs_become_the_artifacts_table(tmp_path: Path, capsys: pytest
     assert small["incr_dec_per_token_latency_ms"][2] == pytest.approx(13000 / (128 * 4 * 1000))
     assert small["incr_dec_per_token_latency_ms"].notna().tolist() == [False, False, True]
     assert (tmp_path / "csv" / "server_large.csv").exists()
+    assert (tmp_path / "csv" / "offloading_small.csv").read_text() == (
+        f"batch_size,per_token_latency_ms\n1,{10968723.5 / (128 * 2 * 1000):.6g}\n"
+    )
     said = capsys.readouterr().err
     assert "server_small-16_batchsize-incr_dec.out: 5 damaged entries left out, 1 repeated guids left out" in said
     assert "server_small-2_batchsize-incr_dec.out: 0 entries" in said

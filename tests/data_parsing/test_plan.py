@@ -40,19 +40,18 @@ def test_draft_may_be_absent(tmp_path: Path) -> None:
     assert planned.draft == ""
 
 
-@pytest.mark.parametrize(
-    ("variant", "expected"), [("", ""), ("-width_3", "-width_3"), ("-width_3-depth_4", "-width_3-depth_4")]
-)
-def test_variant_is_what_follows_the_artifacts_name(tmp_path: Path, variant: str, expected: str) -> None:
-    scenario = SyntheticScenario(mode="tree", variant=variant)
+def test_settings_of_the_draft_are_no_conditions(tmp_path: Path) -> None:
+    settings = {"mode": "tree_auto", "drafters": "ssm.auto.64", "quantisation": "int8", "prompts": "code"}
+    scenario = SyntheticScenario(mode="tree_auto", settings=settings)
     (planned,) = load_plans([write_plan(tmp_path / "plan.json", [scenario])])
-    assert planned.variant == expected
+    assert planned.settings == settings
+    assert planned.conditions == {"quantisation": "int8", "prompts": "code"}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "beam"}, "mode 'beam' is unknown, allowed: incremental, sequence, tree"),
+        ({"mode": "beam"}, "mode 'beam' is unknown, allowed: incremental, sequence, tree, tree_auto, transformers"),
         ({"size": "huge"}, "size 'huge' is unknown, allowed: small, medium, large"),
         ({"purpose": "fun"}, "purpose 'fun' is unknown, allowed: measure, functional"),
         ({"purpose": None}, "purpose must be a text that is not empty, received None"),
@@ -62,6 +61,9 @@ def test_variant_is_what_follows_the_artifacts_name(tmp_path: Path, variant: str
         ({"fingerprint": ""}, "fingerprint must be a text that is not empty"),
         ({"target": 5}, "target must be a text that is not empty, received 5"),
         ({"draft": 5}, "draft must be a text or null, received 5"),
+        ({"offload": 5}, "offload must be a text or null, received 5"),
+        ({"settings": ["a"]}, "settings must be an object of texts, received "),
+        ({"settings": {"a": 1}}, "settings must be an object of texts, received "),
     ],
 )
 def test_bad_entry(tmp_path: Path, change: dict[str, Any], message: str) -> None:

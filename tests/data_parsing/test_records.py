@@ -83,7 +83,7 @@ def test_record_in_the_superseded_folder(tmp_path: Path) -> None:
     assert read(tmp_path).status == Status.SUPERSEDED
     (tmp_path / "superseded" / f"{TREE.name}-width_3.rest.meta.json").write_text("{}")
     # The name of another scenario begins with this one's.
-    assert read(tmp_path, TREE.with_(variant="-width_3")).status == Status.MISSING
+    assert read(tmp_path, TREE.with_(settings={"width": "3"})).status == Status.MISSING
 
 
 @pytest.mark.parametrize("mark", ["aaaaaaaa", "aaaaaaaa.2", "damaged"])
@@ -129,6 +129,12 @@ def test_same_request_twice_is_incomplete(tmp_path: Path) -> None:
     rows = TREE.rows()
     TREE.write(tmp_path, rows=[*rows[:-1], rows[0]])
     assert read(tmp_path).status == Status.INCOMPLETE
+
+
+def test_every_request_as_often_as_the_others_is_a_batch_of_equal_ones(tmp_path: Path) -> None:
+    rows = TREE.rows()
+    TREE.write(tmp_path, rows=[*rows, *rows], num_rows=2 * len(rows))
+    assert read(tmp_path).status == Status.OK
 
 
 def test_every_truncation_of_the_rows_is_incomplete(tmp_path: Path) -> None:

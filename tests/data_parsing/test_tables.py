@@ -10,7 +10,7 @@ import pytest
 from data_parsing.plan import load_plans
 from data_parsing.records import read_records
 from data_parsing.tables import build_tables
-from tests.data_parsing.record_files import PEER, SyntheticScenario, server_grid, write_plan
+from tests.data_parsing.record_files import PEER, SyntheticScenario, offloading_grid, server_grid, write_plan
 
 
 def tables_of(tmp_path: Path, scenarios: list[SyntheticScenario]) -> dict[str, pd.DataFrame]:
@@ -59,7 +59,7 @@ def test_artifact_table_is_blank_where_no_record_counts(tmp_path: Path) -> None:
 
 def test_artifact_table_leaves_other_settings_out(tmp_path: Path) -> None:
     plain = SyntheticScenario(mode="tree")
-    wide = plain.with_(variant="-width_5", step_us=9000.0)
+    wide = plain.with_(settings={"expansion": "5"}, step_us=9000.0)
     write_all(tmp_path, [plain, wide])
     alone = tables_of(tmp_path, [plain])["server_small"]
     both = tables_of(tmp_path, [wide, plain])["server_small"]
@@ -127,11 +127,11 @@ def test_speedup_takes_the_prompts_that_both_have(tmp_path: Path) -> None:
     assert row["speedup"] == pytest.approx(3.0)
 
 
-def test_variant_is_compared_with_the_incremental_of_its_own_settings(tmp_path: Path) -> None:
+def test_a_setting_is_compared_with_the_incremental_of_its_own_settings(tmp_path: Path) -> None:
     plain = SyntheticScenario(step_us=1000.0)
-    code = SyntheticScenario(step_us=4000.0, variant="-prompts_code")
-    tree_code = SyntheticScenario(mode="tree", step_us=1000.0, variant="-prompts_code")
-    tree_wide = SyntheticScenario(mode="tree", step_us=1000.0, variant="-width_5")
+    code = SyntheticScenario(step_us=4000.0, settings={"prompts": "code"})
+    tree_code = SyntheticScenario(mode="tree", step_us=1000.0, settings={"prompts": "code"})
+    tree_wide = SyntheticScenario(mode="tree", step_us=1000.0, settings={"expansion": "5"})
     scenarios = [plain, code, tree_code, tree_wide]
     write_all(tmp_path, scenarios)
     table = tables_of(tmp_path, scenarios)["server"]
@@ -154,9 +154,9 @@ def test_a_peer_is_one_more_mode_without_a_time_split(tmp_path: Path) -> None:
         assert (row["baseline_scenario"], row["num_prompts_identical"]) == (ours[0].name, 4)
 
 
-def test_a_peer_has_the_variants_of_our_incremental(tmp_path: Path) -> None:
-    code = SyntheticScenario(step_us=4000.0, variant="-prompts_code")
-    theirs = SyntheticScenario(mode=PEER, step_us=2000.0, variant="-prompts_code")
+def test_a_peer_has_the_settings_of_our_incremental(tmp_path: Path) -> None:
+    code = SyntheticScenario(step_us=4000.0, settings={"prompts": "code"})
+    theirs = SyntheticScenario(mode=PEER, step_us=2000.0, settings={"prompts": "code"})
     write_all(tmp_path, [SyntheticScenario(), code, theirs])
     table = tables_of(tmp_path, [SyntheticScenario(), code, theirs])["server"]
     assert row_of(table, theirs)["speedup"] == pytest.approx(2.0)
@@ -179,7 +179,7 @@ def test_scenarios_without_record_are_rows_with_their_status(tmp_path: Path) -> 
 
 def test_tables_of_an_empty_plan_have_their_columns(tmp_path: Path) -> None:
     tables = tables_of(tmp_path, [])
-    assert set(tables) == {"server", "time_split", "token_equality"}
+    assert set(tables) == {"server", "offloading", "time_split", "token_equality"}
     assert all(len(table) == 0 and len(table.columns) > 5 for table in tables.values())
 
 
@@ -228,3 +228,84 @@ def test_equality_is_unknown_without_the_baseline(tmp_path: Path) -> None:
     row = row_of(tables_of(tmp_path, [incremental, tree])["token_equality"], tree)
     assert row["baseline_scenario"] == incremental.name
     assert pd.isna(row["num_prompts_compared"])
+
+
+STREAMED: dict[str, str] = {}
+INT8, RESIDENT = {"quantisation": "int8"}, {"offload": "false"}
+
+
+def offloading_tables(tmp_path: Path, scenarios: list[SyntheticScenario]) -> dict[str, pd.DataFrame]:
+    write_all(tmp_path, scenarios)
+    return tables_of(tmp_path, scenarios)
+
+
+def test_offloading_is_in_tables_of_its_own_with_the_columns_of_the_servers(tmp_path: Path) -> None:
+    tables = offloading_tables(tmp_path, [*server_grid(batch_sizes=(1,)), *offloading_grid()])
+    assert (len(tables["server"]), len(tables["offloading"])) == (3, 8)
+    assert list(tables["server"].columns) == list(tables["offloading"].columns)
+    assert tables["server"]["offload_bytes_per_step"].isna().all()
+
+
+def test_the_artifacts_offloading_table_holds_its_own_setting_only(tmp_path: Path) -> None:
+    """Sequence speculation, weights as they are stored and streamed; other placements would be taken for it."""
+    scenarios = offloading_grid(settings=(STREAMED, INT8, RESIDENT))
+    table = offloading_tables(tmp_path, scenarios)["offloading_small"]
+    assert list(table.columns) == ["batch_size", "per_token_latency_ms"]
+    (own,) = (scenario for scenario in scenarios if scenario.name == "offloading_small_4")
+    latencies = [row["latency_us"] for row in own.rows()]
+    assert list(table["batch_size"]) == [1, 4]
+    assert table["per_token_latency_ms"][1] == pytest.approx(sum(latencies) / (128 * len(latencies) * 1000))
+    own.jsonl(tmp_path / "raw").unlink()
+    table = tables_of(tmp_path, scenarios)["offloading_small"]
+    assert table.notna().to_numpy().tolist() == [[True, True], [True, False]]
+
+
+def test_the_artifacts_offloading_table_of_a_platforms_own_lengths(tmp_path: Path) -> None:
+    short = {"max_new_tokens": "32"}
+    scenarios = offloading_grid(settings=(short, INT8 | short, RESIDENT | short))
+    assert offloading_tables(tmp_path, scenarios)["offloading_small"].notna().all(axis=None)
+    quantised = offloading_grid(settings=(INT8 | short,))
+    assert "offloading_small" not in offloading_tables(tmp_path, quantised)
+
+
+def test_speedups_are_over_incremental_decoding_of_the_same_placement(tmp_path: Path) -> None:
+    streamed, int8 = (offloading_grid((1,), (settings,)) for settings in (STREAMED, INT8))
+    int8 = [scenario.with_(step_us=10 * scenario.step_us) for scenario in int8]
+    table = offloading_tables(tmp_path, [*streamed, *int8])["offloading"]
+    for scenarios in (streamed, int8):
+        by_mode = {scenario.mode: scenario for scenario in scenarios}
+        assert row_of(table, by_mode["incremental"])["speedup"] == 1.0
+        # 36 steps of 1000 against 9 of 1800.
+        assert row_of(table, by_mode["tree_auto"])["speedup"] == pytest.approx(36 * 1000 / (9 * 1800))
+    without = tables_of(tmp_path, [s for s in [*streamed, *int8] if s not in int8 or s.mode != "incremental"])[
+        "offloading"
+    ]
+    assert list(without["speedup"].isna()) == [False] * 4 + [True] * 3, "another placement's is no baseline"
+
+
+def test_streaming_is_told_per_step_and_second(tmp_path: Path) -> None:
+    incremental, auto = (s for s in offloading_grid((1,), (INT8,)) if s.mode in ("incremental", "tree_auto"))
+    table = offloading_tables(tmp_path, [incremental, auto])["offloading"]
+    row = row_of(table, auto)
+    assert (row["mode"], row["offload"], row["quantisation"]) == ("tree_auto", "disk", "int8")
+    assert (row["resident_bytes"], row["streamed_bytes"], row["offload_bytes_per_step"]) == (1000, 3000, 3000.0)
+    assert row["offload_bytes_per_s"] == pytest.approx(12000 / 100e-6)
+    assert row["offload_wait_share"] == pytest.approx(0.6)
+    assert row["draft_tokens_per_step"] == 60.0
+    assert row_of(table, incremental)["draft_tokens_per_step"] == 0.0
+
+
+def test_a_record_that_tells_nothing_of_streaming_has_blanks(tmp_path: Path) -> None:
+    (scenario, *_) = offloading_grid((1,), (RESIDENT,), streamed_bytes=None)
+    row = row_of(offloading_tables(tmp_path, [scenario])["offloading"], scenario)
+    assert row["status"] == "ok" and pd.isna(row["offload"])
+    told = ("resident_bytes", "streamed_bytes", "offload_bytes_per_step", "offload_bytes_per_s", "offload_wait_share")
+    assert row[list(told)].isna().all()
+
+
+@pytest.mark.parametrize("damage", [{"offload": [1]}, {"offload": {"resident_bytes": -1, "streamed_bytes": 2}}])
+def test_damage_in_what_a_record_tells_of_streaming_is_its_status(tmp_path: Path, damage: dict[str, object]) -> None:
+    (scenario, *_) = offloading_grid((1,))
+    scenario.write(tmp_path / "raw", **damage)
+    row = row_of(tables_of(tmp_path, [scenario])["offloading"], scenario)
+    assert row["status"] == "incomplete" and "not a" in row["detail"]

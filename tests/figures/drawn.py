@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from figures.gallery import FIGURES, Sources
 from figures.style import RC
-from tests.figures.table_files import Row, write_tables
+from tests.figures.table_files import Row, as_read_by, write_tables
 
 PAPER_DIR = Path(__file__).parents[2] / "paper"
 
@@ -44,8 +44,9 @@ class Drawn:
 
 
 def draw(name: str, tmp_path: Path, rows: list[Row], paper_dir: Path = PAPER_DIR) -> Drawn:
-    """Draw a figure of the gallery from tables with these rows."""
-    csv_dir = write_tables(tmp_path / "csv", rows)
+    """Draw a figure of the gallery from tables with these rows, taken as those of the experiment that it shows."""
+    is_own = any(row["experiment"] == "offloading" for row in rows)
+    csv_dir = write_tables(tmp_path / "csv", rows if is_own else as_read_by(name, rows))
     with mpl.rc_context(RC):
         figure = FIGURES[name](Sources(csv_dir, paper_dir))
         figure.draw_without_rendering()

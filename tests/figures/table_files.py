@@ -9,17 +9,20 @@ from typing import Any
 MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}
 PEER = "transformers"
 SCENARIO_COLUMNS = [
-    *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "num_requests", "num_repeats"),
-    *("device", "num_threads", "dtype", "commit", "target_description", "target_num_parameters"),
-    *("experiment", "detail"),
+    *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation"),
+    *("num_requests", "num_repeats", "device", "num_threads", "dtype", "commit"),
+    *("target_description", "target_num_parameters", "experiment", "detail"),
 ]
 SERVER_COLUMNS = [
     *SCENARIO_COLUMNS,
     *("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms", "speedup", "speedup_ci_low", "speedup_ci_high"),
+    "draft_tokens_per_step",
 ]
 SHARES = {"draft": 0.15, "build": 0.05, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
 TIME_SPLIT_COLUMNS = [*SCENARIO_COLUMNS, *(f"{part}_share" for part in SHARES), "step_time_ms"]
-SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0, PEER: 0.8}
+SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0, "tree_auto": 4.0, PEER: 0.8}
+DRAFTED = {"incremental": 0, "sequence": 8, "tree": 20, "tree_auto": 120, PEER: 0}
+OFFLOADING_FIGURES = ("offloading_latency", "offloading_speedup", "tree_sizes")
 
 Row = dict[str, Any]
 
@@ -57,6 +60,7 @@ def measured_row(mode: str = "tree", batch_size: int = 1, size: str = "small", *
         "speedup": SPEEDUP[mode],
         "speedup_ci_low": SPEEDUP[mode] * 0.9,
         "speedup_ci_high": SPEEDUP[mode] * 1.1,
+        "draft_tokens_per_step": DRAFTED[mode],
         "step_time_ms": 12.5,
     }
     shares = {f"{part}_share": share for part, share in SHARES.items()}
@@ -68,6 +72,43 @@ def grid(batch_sizes: tuple[int, ...] = (1, 2, 4, 8), size: str = "small", **cha
     return [measured_row(mode, batch_size, size, **changes) for batch_size in batch_sizes for mode in MODES]
 
 
+def streamed(rows: list[Row], **changes: Any) -> list[Row]:
+    """The rows as those of the offloading experiment."""
+    return [
+        row
+        | {"experiment": "offloading", "offload": "disk", "target": "opt-103M"}
+        | {"scenario": f"offloading_{row['size']}_{row['batch_size']}-mode_{row['mode']}"}
+        | changes
+        for row in rows
+        if row["mode"] != PEER
+    ]
+
+
+def offloading_grid(batch_sizes: tuple[int, ...] = (1, 4, 8), size: str = "small", **changes: Any) -> list[Row]:
+    """The offloading experiment, with the automatic tree."""
+    modes = (*MODES, "tree_auto")
+    return streamed([measured_row(mode, batch, size) for batch in batch_sizes for mode in modes], **changes)
+
+
+def every_placement(rows: list[Row]) -> list[Row]:
+    """Rows of the offloading experiment with weights as they are stored, and beside them rounded and resident."""
+    kept = (
+        ("", {}),
+        ("-quantisation_int8", {"quantisation": "int8"}),
+        ("-quantisation_int4", {"quantisation": "int4"}),
+    )
+    return [
+        row | changes | {"scenario": row["scenario"] + suffix}
+        for suffix, changes in (*kept, ("-offload_false", {"offload": ""}))
+        for row in rows
+    ]
+
+
+def as_read_by(figure: str, rows: list[Row]) -> list[Row]:
+    """The rows as the figure's own experiment has them."""
+    return streamed(rows) if figure in OFFLOADING_FIGURES else rows
+
+
 def with_peer(rows: list[Row]) -> list[Row]:
     """The rows, and a measured one of the peer beside each incremental one."""
     ours = [row for row in rows if row["mode"] == "incremental"]
@@ -75,12 +116,19 @@ def with_peer(rows: list[Row]) -> list[Row]:
 
 
 def write_tables(csv_dir: Path, rows: list[Row]) -> Path:
-    """Write ``server.csv`` and ``time_split.csv`` with the rows; returns their folder."""
+    """Write every table that figures read with the rows of its experiment; returns their folder."""
     csv_dir.mkdir(parents=True, exist_ok=True)
-    for name, columns in (("server", SERVER_COLUMNS), ("time_split", TIME_SPLIT_COLUMNS)):
+    streamed = [row for row in rows if row["experiment"] == "offloading"]
+    resident = [row for row in rows if row not in streamed]
+    # Parsing knows nothing of where a peer's time goes.
+    ours = [row for row in rows if row["mode"] != PEER]
+    for name, columns, of_table in (
+        ("server", SERVER_COLUMNS, resident),
+        ("offloading", SERVER_COLUMNS, streamed),
+        ("time_split", TIME_SPLIT_COLUMNS, ours),
+    ):
         with (csv_dir / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
-            # Parsing knows nothing of where a peer's time goes.
-            writer.writerows(row for row in rows if name == "server" or row["mode"] != PEER)
+            writer.writerows(of_table)
     return csv_dir

@@ -9,7 +9,17 @@ from matplotlib.patches import Rectangle
 
 from figures.gallery import FIGURES
 from tests.figures.drawn import draw
-from tests.figures.table_files import MODES, PEER, grid, measured_row, planned_row, with_peer
+from tests.figures.table_files import (
+    MODES,
+    PEER,
+    every_placement,
+    grid,
+    measured_row,
+    offloading_grid,
+    planned_row,
+    streamed,
+    with_peer,
+)
 
 
 def nothing_measured() -> list[dict[str, object]]:
@@ -19,8 +29,9 @@ def nothing_measured() -> list[dict[str, object]]:
 @pytest.mark.parametrize("name", FIGURES)
 def test_without_records_the_axes_say_so(tmp_path: Path, name: str) -> None:
     drawn = draw(name, tmp_path, nothing_measured())
-    assert "no records yet (0/12)" in drawn.words()
-    assert "missing (12)" in drawn.caption or "missing (8)" in drawn.caption
+    num_shown = 4 if name == "tree_sizes" else 12
+    assert f"no records yet (0/{num_shown})" in drawn.words()
+    assert "missing (12)" in drawn.caption or "missing (8)" in drawn.caption or "missing (4)" in drawn.caption
 
 
 def test_bars_and_speedups_are_the_tables(tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_names_with_dollar_signs_are_names(tmp_path: Path) -> None:
 
 
 FUNCTIONAL = (
-    "6 functional scenarios of size medium and large left out: they show that it works, and their times are the"
+    "{} functional scenarios of size medium and large left out: they show that it works, and their times are the"
 )
 
 
@@ -156,12 +167,69 @@ def test_functional_scenarios_are_counted_and_never_drawn(tmp_path: Path, name: 
     alone, beside = draw(name, tmp_path, grid()), draw(name, tmp_path, [*grid(), *functional])
     assert beside.words() == alone.words()
     assert beside.caption.startswith(alone.caption)
-    assert FUNCTIONAL in beside.caption and "functional" not in alone.caption
+    told = FUNCTIONAL.format(2 if name == "tree_sizes" else 6)
+    assert told in beside.caption and "functional" not in alone.caption
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_platform_that_times_nothing_says_so(tmp_path: Path, name: str) -> None:
     drawn = draw(name, tmp_path, grid((1, 4), purpose="functional"))
     assert "nothing is planned to be timed" in drawn.words()
-    assert "6 functional scenarios of size small left out" in drawn.caption
+    assert f"{2 if name == 'tree_sizes' else 6} functional scenarios of size small left out" in drawn.caption
     assert not any(panel.patches for panel in drawn.figure.axes)
+
+
+def test_each_placement_has_a_panel_that_says_how_its_weights_are_kept(tmp_path: Path) -> None:
+    for name in ("offloading_latency", "offloading_speedup"):
+        drawn = draw(name, tmp_path, every_placement(offloading_grid()))
+        titles = [panel.get_title(loc="left") for panel in drawn.figure.axes]
+        assert titles == [
+            "small: opt-103M, streamed from disk",
+            "small: opt-103M, streamed from disk, int8",
+            "small: opt-103M, streamed from disk, int4",
+            "small: opt-103M, resident",
+        ]
+        assert "tree of automatic size" in drawn.words()
+
+
+def test_the_automatic_tree_is_a_mode_beside_the_published_one(tmp_path: Path) -> None:
+    (panel,) = draw("offloading_latency", tmp_path, offloading_grid((1,))).figure.axes
+    heights = sorted(patch.get_height() for patch in panel.patches)
+    assert heights == pytest.approx([0.5, 1.0, 4 / 3, 2.0])
+    (panel,) = draw("offloading_speedup", tmp_path, offloading_grid((1,)), tmp_path / "no_paper").figure.axes
+    drawn = [line.get_ydata()[0] for line in panel.lines if line.get_marker() in ("s", "o", "D")]
+    assert sorted(drawn) == [1.5, 2.0, 4.0]
+
+
+def test_published_offloading_is_over_flexgen_and_beside_its_own_placement_only(tmp_path: Path) -> None:
+    rows = every_placement(offloading_grid((1, 4, 64)))
+    drawn = draw("offloading_speedup", tmp_path, rows)
+    titles = [panel.get_title(loc="right") for panel in drawn.figure.axes]
+    assert titles == ["grey: published over FlexGen, 1 x A10, OPT-13B, 2.6-3.3×", "", "", ""]
+    assert [word for word in drawn.words() if word in ("3.3×", "3.1×")] == ["3.3×", "3.1×"], "batch sizes 1 and 4"
+    assert "over FlexGen, which is another baseline" in drawn.caption and "not a result of this run" in drawn.caption
+    for unlabelled in (
+        draw("offloading_speedup", tmp_path, rows, paper_dir=tmp_path / "no_paper"),
+        draw("offloading_latency", tmp_path, rows),
+        draw("server_speedup", tmp_path, grid()),
+    ):
+        assert "FlexGen" not in " ".join([*unlabelled.words(), unlabelled.caption])
+
+
+def test_tree_sizes_are_those_of_the_table(tmp_path: Path) -> None:
+    rows = every_placement(offloading_grid((1, 8)))
+    for row in rows:
+        if row["mode"] == "tree_auto" and not row["offload"]:
+            row["draft_tokens_per_step"] = 7.0
+    drawn = draw("tree_sizes", tmp_path, rows)
+    automatic = [list(line.get_ydata()) for line in drawn.figure.axes[0].lines if line.get_marker() != "_"]
+    assert automatic == [[120.0, 120.0]] * 3 + [[7.0, 7.0]]
+    assert {"from disk", "from disk, int8", "from disk, int4", "resident", "published tree"} <= set(drawn.words())
+
+
+def test_a_missing_tree_is_a_gap_with_its_reason(tmp_path: Path) -> None:
+    rows = [row for row in offloading_grid((1, 4)) if (row["mode"], row["batch_size"]) != ("tree_auto", 4)]
+    drawn = draw("tree_sizes", tmp_path, [*rows, *streamed([planned_row("tree_auto", 4, status="failed")])])
+    assert "streamed from disk: failed" in drawn.words()
+    assert any("nan" in str(line.get_ydata()) for line in drawn.figure.axes[0].lines)
+    assert "3 of 4 planned scenarios are drawn; not drawn: failed (1)." in drawn.caption

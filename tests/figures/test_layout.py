@@ -10,7 +10,19 @@ import pytest
 from figures.gallery import FIGURES
 from figures.sheet import wrap
 from tests.figures.drawn import cut_texts, draw, overlapping_texts
-from tests.figures.table_files import MODES, PEER, Row, grid, measured_row, planned_row, with_peer
+from tests.figures.table_files import (
+    MODES,
+    OFFLOADING_FIGURES,
+    PEER,
+    Row,
+    every_placement,
+    grid,
+    measured_row,
+    offloading_grid,
+    planned_row,
+    streamed,
+    with_peer,
+)
 
 STATUSES = ("missing", "failed", "superseded", "incomplete")
 
@@ -56,9 +68,24 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("rows", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("name", FIGURES)
-def test_no_text_is_cut_or_covered(tmp_path: Path, name: str, rows: list[Row]) -> None:
+OFFLOADING_CASES = {
+    "nothing planned": [],
+    "nothing measured": streamed(CASES["nothing measured"]),
+    "all placements": every_placement(offloading_grid((1, 2, 4, 8, 16))),
+    "both sizes": [row for size in ("small", "large") for row in offloading_grid((1, 2, 4, 8, 16), size)],
+    "some": every_placement(
+        [*streamed(partial()), *streamed([planned_row("tree_auto", 2), measured_row("tree_auto")])]
+    ),
+    "long names": offloading_grid(**LONG),
+    "slow speculation": offloading_grid(speedup=0.12, speedup_ci_low=0.1, speedup_ci_high=0.15),
+}
+EVERY = [(name, case, rows) for name in FIGURES if name not in OFFLOADING_FIGURES for case, rows in CASES.items()] + [
+    (name, case, rows) for name in OFFLOADING_FIGURES for case, rows in OFFLOADING_CASES.items()
+]
+
+
+@pytest.mark.parametrize(("name", "case", "rows"), EVERY, ids=[f"{name}-{case}" for name, case, _ in EVERY])
+def test_no_text_is_cut_or_covered(tmp_path: Path, name: str, case: str, rows: list[Row]) -> None:
     drawn = draw(name, tmp_path, rows)
     assert cut_texts(drawn) == []
     assert overlapping_texts(drawn) == []

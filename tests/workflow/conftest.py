@@ -28,7 +28,8 @@ def project(tmp_path: Path) -> Project:
     for name in LINKED + LINKED_PROGRAMS:
         if (REPOSITORY / name).exists():
             (tmp_path / name).symlink_to(REPOSITORY / name)
-    for name in ("config.yaml", "experiments/basic_test.yaml", "experiments/server_gpu.yaml", "platforms/laptop.yaml"):
+    experiments = (f"experiments/{name}.yaml" for name in ("basic_test", "server_gpu", "offloading"))
+    for name in ("config.yaml", *experiments, "platforms/laptop.yaml"):
         path = tmp_path / "config" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text((REPOSITORY / "config" / name).read_text())

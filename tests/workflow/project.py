@@ -23,7 +23,7 @@ NUM_PROMPTS, NUM_REPEATS = 4, 2
 """Of the ``real`` fixture."""
 LINKED = (
     *("Snakefile", "rules", "profiles", "envs"),
-    *("engine", "cluster", "benchmarks", "data_parsing", "figures", "paper"),
+    *("engine", "cluster", "benchmarks", "data_parsing", "figures", "model_store", "paper"),
 )
 LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
 
@@ -73,9 +73,9 @@ class Project:
         change(data)
         path.write_text(yaml.safe_dump(data, sort_keys=False))
 
-    def plan(self) -> list[dict[str, Any]]:
-        """The server experiment's plan as the last call wrote it."""
-        rows: list[dict[str, Any]] = json.loads((self.folder / "results/tiny/plan/server_gpu.json").read_text())
+    def plan(self, experiment: str = "server_gpu") -> list[dict[str, Any]]:
+        """An experiment's plan as the last call wrote it."""
+        rows: list[dict[str, Any]] = json.loads((self.folder / f"results/tiny/plan/{experiment}.json").read_text())
         return rows
 
     @property
@@ -119,5 +119,8 @@ def tiny_platform() -> dict[str, Any]:
         "max_tree_nodes": 64,
         "sizes": {"small": {"target": {"path": "models/target"}, "drafts": [{"path": "models/draft"}]}},
         "prompts": {"chatgpt": "prompts/few.json"},
-        "overrides": {"server_gpu": {"sizes": ["small"], "batch_sizes": [1, 2], "num_prompts": 2}},
+        "overrides": {
+            "server_gpu": {"sizes": ["small"], "batch_sizes": [1, 2], "num_prompts": 2},
+            "offloading": {"sizes": []},
+        },
     }

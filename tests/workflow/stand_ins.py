@@ -67,17 +67,19 @@ if sys.argv[1] == "run":
 
 PARSING = """
 import pathlib, sys
-options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+words = sys.argv[1:]
+options = {words[i]: words[i + 1] for i in range(len(words)) if words[i] in ("--raw-dir", "--output-dir")}
 folder = pathlib.Path(options["--output-dir"])
 names = sorted(path.name for path in pathlib.Path(options["--raw-dir"]).glob("*.meta.json"))
-for name in ("server", "server_small", "time_split", "token_equality"):
+for name in ("server", "server_small", "offloading", "time_split", "token_equality"):
     (folder / f"{name}.csv").write_text("\\n".join(names))
 """
 
 FIGURES = """
 import pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-for name in ("server_latency", "server_speedup", "time_split"):
+pairs = [f"{table}_{figure}" for table in ("server", "offloading") for figure in ("latency", "speedup")]
+for name in (*pairs, "tree_sizes", "time_split"):
     for suffix in ("pdf", "png"):
         text = (pathlib.Path(options["--csv-dir"]) / "server.csv").read_text()
         (pathlib.Path(options["--output-dir"]) / f"{name}.{suffix}").write_text(text)

@@ -15,13 +15,13 @@ from tests.workflow.project import REPOSITORY
 
 CODE = {
     "cluster": ("cluster", "rules/tied.py"),
-    "engine": ("engine/treespec", "rules", "benchmarks", "basic_test.py"),
+    "engine": ("engine/treespec", "rules", "benchmarks", "model_store", "basic_test.py", "download_models.py"),
     "parsing": ("data_parsing",),
     "figures": ("figures",),
 }
-OWN = {"treespec", "cluster", "rules", "benchmarks", "data_parsing", "figures"}
+OWN = {"treespec", "cluster", "rules", "benchmarks", "data_parsing", "figures", "model_store"}
 NOT_IN_JOBS = {"matplotlib"}  # the picture of treespec compare, which is no rule's program
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 
 
 def pins(environment: str) -> dict[str, str]:

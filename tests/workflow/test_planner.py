@@ -56,6 +56,13 @@ def test_settings_that_change_what_is_measured_are_named_in_a_fixed_order(projec
     ]
 
 
+def test_batches_of_equal_requests_show_in_names(project: Project) -> None:
+    override(project, batch_composition="repeated", batch_sizes=[2])
+    (placement,) = plan().sweeps["server_gpu"]
+    assert {item.config.batch_composition for item in placement.scenarios} == {"repeated"}
+    assert [name for name in names(plan()) if not name.endswith("-batch_composition_repeated")] == []
+
+
 def test_how_much_is_measured_changes_the_marker_but_no_name(project: Project) -> None:
     before, marker_before = names(plan()), marker()
     override(project, num_repeats=2)
@@ -212,8 +219,8 @@ def test_files_that_cannot_be_read_are_named(project: Project) -> None:
 
 
 def test_overrides_of_an_unknown_experiment_are_refused(project: Project) -> None:
-    project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"].update(offloading={"num_repeats": 2}))
-    with pytest.raises(TreespecError, match=r"unknown experiment.*offloading.*allowed: \['server_gpu'\]"):
+    project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"].update(ablation={"num_repeats": 2}))
+    with pytest.raises(TreespecError, match=r"unknown experiment.*ablation.*allowed: \['offloading', 'server_gpu'\]"):
         plan()
 
 

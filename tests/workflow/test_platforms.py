@@ -41,8 +41,8 @@ def settings(config: dict[str, Any]) -> list[str]:
     return ["--config", *(f"{key}={value}" for key, value in config.items()), "--"]
 
 
-def names(workflow: Workflow) -> list[str]:
-    return [item.config.name for job in workflow.sweeps["server_gpu"] for item in job.scenarios]
+def names(workflow: Workflow, experiment: str = "server_gpu") -> list[str]:
+    return [item.config.name for job in workflow.sweeps[experiment] for item in job.scenarios]
 
 
 def paper_names(sizes: tuple[str, ...]) -> list[str]:
@@ -95,6 +95,66 @@ def test_jobs_and_scenarios(
         **further,
     }
     assert [name for name in names(workflow) if name not in done.stdout.split()] == []
+
+
+@pytest.mark.parametrize(
+    ("config", "num_placements", "num_scenarios", "further"),
+    [
+        ({"platform": "laptop"}, 4, 32, {}),
+        ({"platform": "single_gpu"}, 6, 108, {}),
+        ({"platform": "g5"}, 6, 120, {"engine_wheel": 1, "provision_cluster": 1, "check_cluster": 1}),
+        ({"platform": "two_nodes_local"}, 0, 0, None),
+        (OWN, 3, 24, {}),
+    ],
+    ids=lambda value: value.get("platform") if isinstance(value, dict) else None,
+)
+def test_jobs_and_scenarios_of_offloading(
+    shipped: Project,
+    config: dict[str, str],
+    num_placements: int,
+    num_scenarios: int,
+    further: dict[str, int] | None,
+) -> None:
+    workflow = plan_workflow(config, ["offloading"])
+    assert len(workflow.sweeps["offloading"]) == num_placements
+    assert len(set(names(workflow, "offloading"))) == num_scenarios
+    done = shipped.snakemake("-n", *settings(config), "offloading_experiments")
+    jobs_before = {"check_machine": 1, "check_models": 1, "placement": num_placements}
+    assert jobs(done.stdout) == {"offloading_experiments": 1} | ({} if further is None else jobs_before | further)
+    assert [name for name in names(workflow, "offloading") if name not in done.stdout.split()] == []
+
+
+def test_g5_is_the_papers_offloading_grid(shipped: Project) -> None:
+    """Figure 8: OPT-13B and OPT-30B, five batch sizes; the artifact's names are those of its own setting."""
+    workflow = plan_workflow({"platform": "g5"}, ["offloading"])
+    artifacts = [name for name in names(workflow, "offloading") if name.count("-") == 0]
+    assert artifacts == [f"offloading_{size}_{n}" for size in ("small", "large") for n in (1, 2, 4, 8, 16)]
+    placements = {job.name: job.job.placement for job in workflow.sweeps["offloading"]}
+    told = {
+        (item.target.hub_id, item.offload, item.offload_reserve_mib, item.dtype, item.num_ranks)
+        for item in placements.values()
+    }
+    assert told == {
+        ("facebook/opt-13b", "host", 4096, "float16", 1),
+        ("facebook/opt-30b", "host", 6144, "float16", 1),
+    }
+    assert {job.scenarios[0].config.num_prompts for job in workflow.sweeps["offloading"]} == {16}
+
+
+def test_the_laptop_streams_a_model_of_four_times_its_budget(shipped: Project) -> None:
+    streamed, int8, int4, resident = plan_workflow({"platform": "laptop"}, ["offloading"]).sweeps["offloading"]
+    placement = streamed.job.placement
+    spec = json.loads((placement.target.path / "config.json").read_text())
+    inflation = placement.target.inflation
+    assert inflation is not None and inflation.num_layers is not None
+    width, ffn = (inflation.width_factor * spec[key] for key in ("hidden_size", "ffn_dim"))
+    tables = width * (spec["vocab_size"] + spec["max_position_embeddings"])
+    num_mib = 4 * (inflation.num_layers * (4 * width**2 + 2 * width * ffn) + tables) / 2**20
+    assert placement.offload == "disk" and placement.offload_reserve_mib is not None
+    assert 4 <= num_mib / placement.offload_reserve_mib < 4.1
+    assert [job.job.placement.offload_reserve_mib for job in (int8, int4)] == [98, 98]
+    assert resident.job.placement.offload is None
+    assert {job.purpose for job in (streamed, int8, int4, resident)} == {"measure"}
 
 
 def test_every_shipped_platform_is_counted_above() -> None:
@@ -248,7 +308,7 @@ def test_several_gpus_of_this_machine_are_counted(shipped: Project) -> None:
         ({"platform": "local", "target": f"{PAIR}/target"}, ["needs draft;", OWN_USAGE]),
         (OWN | {"draft": ""}, ["needs draft;", OWN_USAGE]),
         (OWN | {"draft": "nowhere"}, ["draft is not there", "received: nowhere", OWN_USAGE]),
-        (OWN | {"prompts": "nowhere.json"}, ["prompts is not there", "a JSON list of strings", OWN_USAGE]),
+        (OWN | {"prompts": "nowhere.json"}, ["prompts is not there", "a file of prompts", OWN_USAGE]),
         (OWN | {"target": "prompts"}, ["model folder holds no weights; where: prompts; received: no *.safetensors"]),
         (OWN | {"device": "tpu"}, ["device: Input should be 'cpu' or 'cuda' (received 'tpu')"]),
         (OWN | {"size": "7b"}, ["unknown key 'size'", "platform local", "allowed: platform, results_dir, target"]),
@@ -274,7 +334,7 @@ def test_arguments_stand_in_their_places(shipped: Project) -> None:
     assert platform.sizes["small"].target.path == Path(PAIR, "target")
     assert platform.sizes["small"].drafts[0].path == Path(PAIR, "draft")
     assert platform.device == "cuda"
-    assert platform.prompts == {"chatgpt": Path("prompts/mixed.json")}
+    assert platform.prompts == {"chatgpt": Path("prompts/tasks/story.json")}
     assert platform.overrides["server_gpu"].num_prompts == 3
 
 

@@ -33,6 +33,30 @@ def test_one_job_per_placement(mechanics: Project) -> None:
     assert jobs(done.stdout) == dict.fromkeys(once, 1)
 
 
+def test_all_experiments_are_one_call(mechanics: Project) -> None:
+    mechanics.edit("platforms/tiny.yaml", stream_too)
+    done = mechanics.snakemake("-n", "all")
+    assert {name: count for name, count in jobs(done.stdout).items() if name in EXPERIMENT_RULES} == {
+        "placement": 4,
+        "peer": 1,
+    }
+
+
+def test_status_is_of_all_experiments(project: Project) -> None:
+    project.edit("platforms/tiny.yaml", stream_too)
+    report = project.snakemake("status").stdout
+    assert "missing: 20" in report
+    for experiment in ("server_gpu", "offloading"):
+        assert f"to run the rest: snakemake {experiment}_experiments" in report
+
+
+def stream_too(platform: dict[str, Any]) -> None:
+    """Give the tiny platform an offloading experiment of three placements."""
+    streamed = {"offload": "disk", "offload_reserve_mib": 7, "max_tree_nodes": 256}
+    platform["sizes"]["offloading_small"] = platform["sizes"]["small"] | streamed
+    platform["overrides"]["offloading"] = {"sizes": ["small"], "batch_sizes": [1]}
+
+
 def test_a_dry_run_costs_little_more_than_starting_snakemake(mechanics: Project) -> None:
     """About 1 s each on an idle machine; the ratio holds on a busy one too."""
     before = cpu_seconds()

@@ -1,4 +1,4 @@
-"""Figure ``server_speedup``: speed-up over incremental decoding against the batch size."""
+"""Figures ``server_speedup`` and ``offloading_speedup``: speed-up over incremental decoding against the batch size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.captions import coverage_of, left_out, nothing_yet, provenance
-from figures.panels import panel_title, rows_by_size, split_functional
+from figures.panels import (
+    Group,
+    batch_axis,
+    drawn_modes,
+    groups_of,
+    name_gaps,
+    panel_title,
+    split_functional,
+)
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import OK, PEERS, Measured, PublishedRange, ServerRow
+from figures.tables import OK, PEERS, LatencyRow, Measured, Published
 
 _PANEL_HEIGHT = 2.3  # inches
-_SPECULATIVE = ("sequence", "tree")
-_ASIDE = {"sequence": -0.03, "tree": 0.03}  # so that intervals of both can be told apart
+_SPECULATIVE = ("sequence", "tree", "tree_auto")
+_ASIDE = {"sequence": -0.03, "tree": 0.03, "tree_auto": 0.09}  # so that intervals of both can be told apart
 _BAND_OPACITY = 0.2
 _NO_BASELINE = "no baseline"
 _HEADROOM = 1.12
@@ -25,43 +33,48 @@ _WHAT = (
     "Speed-up: median latency per generated token of incremental decoding over that of the mode, at the same batch "
     "size, over the prompts and repeats that both have. Bands and lines: 95% bootstrap interval."
 )
-_WHAT_PUBLISHED = (
-    "Grey: the range that the SpecInfer paper gives for tree-based speculation over batch sizes 1 to 16, on other "
-    "hardware and models and against other systems: not a result of this run."
-)
+_PUBLISHED_COLOUR = "#c0c0c0"
 
 
-def draw_server_speedup(rows: Sequence[ServerRow], published: Sequence[PublishedRange]) -> Figure:
-    """Draw one panel per size that is planned to be timed."""
+def draw_speedup(rows: Sequence[LatencyRow], published: Sequence[Published], about_published: str) -> Figure:
+    """Draw one panel per placement that is planned to be timed.
+
+    ``about_published`` says in the caption, where anything published is drawn, what it is.
+    """
     rows, functional = split_functional([row for row in rows if row.scenario.mode not in PEERS])
     scenarios = [row.scenario for row in rows]
-    groups = rows_by_size(rows)
+    groups, modes = groups_of(rows), drawn_modes(_SPECULATIVE, scenarios)
     outcomes = [_outcome(row) for row in rows if row.scenario.mode in _SPECULATIVE]
-    ranges = {known.size: known for known in published if known.size in groups}
-    published_part = _WHAT_PUBLISHED if ranges else ""
+    beside = [_published_beside(group, groups, published) for group in groups]
+    published_part = about_published if any(beside) else ""
     parts = [_WHAT, published_part, provenance(scenarios), coverage_of(outcomes), left_out(functional)]
     sheet = open_sheet([_PANEL_HEIGHT] * len(groups), " ".join(filter(None, parts)))
-    for panel, (size, of_size) in zip(sheet.panels, groups.items(), strict=True):
-        _draw_panel(panel, of_size, ranges.get(size))
-        panel_title(panel, size, [row.scenario for row in of_size])
-    marks = [MODE_MARKS[mode] for mode in _SPECULATIVE]
+    for panel, group, known in zip(sheet.panels, groups, beside, strict=True):
+        _draw_panel(panel, group.rows, known)
+        panel_title(panel, group.size, [row.scenario for row in group.rows], group.weights)
+    marks = [MODE_MARKS[mode] for mode in modes]
     handles = [Line2D([], [], color=m.colour, marker=m.marker, linestyle=m.line, label=m.label) for m in marks]
     sheet.legend(handles, len(handles))
     return sheet.figure
 
 
-def _outcome(row: ServerRow) -> str:
+def _published_beside(
+    group: Group[LatencyRow], groups: Sequence[Group[LatencyRow]], published: Sequence[Published]
+) -> Published | None:
+    """What is published of a panel's size: of weights as they are stored, and streamed where any are."""
+    of_paper = group.is_plain and group.is_streamed == any(other.is_streamed for other in groups)
+    return next((known for known in published if known.size == group.size and of_paper), None)
+
+
+def _outcome(row: LatencyRow) -> str:
     """OK where there is a speed-up to draw, else why there is none."""
     if row.speedup:
         return OK
     return _NO_BASELINE if row.latency_ms else row.scenario.status
 
 
-def _draw_panel(panel: Axes, rows: Sequence[ServerRow], published: PublishedRange | None) -> None:
-    batch_sizes = sorted({row.scenario.batch_size for row in rows})
-    panel.set_xticks(range(len(batch_sizes)), [str(batch_size) for batch_size in batch_sizes])
-    panel.set_xlim(-0.5, max(len(batch_sizes), 1) - 0.5)
-    panel.set_xlabel("batch size")
+def _draw_panel(panel: Axes, rows: Sequence[LatencyRow], published: Published | None) -> None:
+    batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.set_ylabel("speed-up over incremental")
     speculative = [row for row in rows if row.scenario.mode in _SPECULATIVE]
     measured = [row.speedup for row in speculative if row.speedup]
@@ -75,21 +88,39 @@ def _draw_panel(panel: Axes, rows: Sequence[ServerRow], published: PublishedRang
     panel.set_ylim(0, top * _HEADROOM)
     panel.axhline(1, color=INK, linewidth=0.9)
     if published:
-        _draw_published(panel, published)
+        _draw_published(panel, published, batch_sizes)
     for mode in _SPECULATIVE:
         by_batch_size = {row.scenario.batch_size: row for row in speculative if row.scenario.mode == mode}
         points = [by_batch_size[b].speedup if b in by_batch_size else None for b in batch_sizes]
         _draw_series(panel, mode, points)
-    _draw_gaps(panel, speculative, batch_sizes)
+    name_gaps(panel, _gaps(speculative, batch_sizes))
 
 
-def _draw_published(panel: Axes, published: PublishedRange) -> None:
-    panel.axhspan(published.low, published.high, color="#f0f0f0", zorder=0)
-    for edge in (published.low, published.high):
-        panel.axhline(edge, color="#c0c0c0", linewidth=0.8, linestyle=":", zorder=0.5)
+def _draw_published(panel: Axes, published: Published, batch_sizes: Sequence[int]) -> None:
+    over = f" over {published.baseline}" if published.baseline else ""
+    if published.by_batch_size:
+        points = {place: published.by_batch_size.get(batch_size) for place, batch_size in enumerate(batch_sizes)}
+        known = {place: value for place, value in points.items() if value is not None}
+        panel.plot([*known], [*known.values()], color=_PUBLISHED_COLOUR, marker="_", markersize=14, linestyle="none")
+        # At the upper edge: elsewhere, measured points may lie on them.
+        for place, value in known.items():
+            panel.text(
+                place,
+                0.995,
+                f"{value}×",
+                transform=panel.get_xaxis_transform(),
+                ha="center",
+                va="top",
+                fontsize=SMALL_TEXT,
+                color=FAINT,
+            )
+    else:
+        panel.axhspan(published.low, published.high, color="#f0f0f0", zorder=0)
+        for edge in (published.low, published.high):
+            panel.axhline(edge, color=_PUBLISHED_COLOUR, linewidth=0.8, linestyle=":", zorder=0.5)
     # Above the panel: inside, measured points may lie anywhere.
     panel.set_title(
-        f"grey: published, {published.hardware}, {published.model}, {published.low}-{published.high}×",
+        f"grey: published{over}, {published.hardware}, {published.model}, {published.low}-{published.high}×",
         loc="right",
         fontsize=SMALL_TEXT,
         color=FAINT,
@@ -117,21 +148,13 @@ def _draw_series(panel: Axes, mode: str, points: Sequence[Measured | None]) -> N
     )
 
 
-def _draw_gaps(panel: Axes, rows: Sequence[ServerRow], batch_sizes: Sequence[int]) -> None:
-    """Name, at the foot of each batch size, the modes that have no point there and why."""
-    for place, batch_size in enumerate(batch_sizes):
-        reasons = [
+def _gaps(rows: Sequence[LatencyRow], batch_sizes: Sequence[int]) -> dict[int, list[str]]:
+    """By place of the batch axis, the modes that have no point there and why."""
+    return {
+        place: [
             f"{row.scenario.mode}: {_outcome(row)}"
             for row in rows
             if row.scenario.batch_size == batch_size and _outcome(row) != OK
         ]
-        panel.annotate(
-            "\n".join(reasons),
-            (place, 0),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=SMALL_TEXT,
-            color=FAINT,
-        )
+        for place, batch_size in enumerate(batch_sizes)
+    }

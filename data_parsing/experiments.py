@@ -1,4 +1,4 @@
-"""Table ``server``: one row per planned scenario of the server experiments, with what was really measured."""
+"""Tables ``server`` and ``offloading``: one row per planned scenario of theirs, with what was really measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pandas as pd
 from data_parsing.baselines import incremental_baseline, measured_pair
 from data_parsing.frames import NUMBER, frame
 from data_parsing.intervals import median_interval, median_ratio_interval, per_token_grid
+from data_parsing.offloading import OFFLOADING, offloading_cells
+from data_parsing.plan import FAMILIES
 from data_parsing.records import Measurement, Record
 from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
@@ -26,23 +28,19 @@ _MEASURES = (
     "ci_high_ms",
     "tokens_per_step",
     "acceptance_rate",
+    "draft_tokens_per_step",
     "speedup",
     "speedup_ci_low",
     "speedup_ci_high",
 )
-SCHEMA = IDENTITY | dict.fromkeys(_MEASURES, NUMBER) | PROVENANCE
+SCHEMA = IDENTITY | dict.fromkeys(_MEASURES, NUMBER) | OFFLOADING | PROVENANCE
 
 
-def is_server(record: Record) -> bool:
-    """Whether a record belongs to the server experiments."""
-    return record.planned.experiment.startswith("server")
-
-
-def server_table(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """``server``: the long form, from the records of the server experiments."""
-    server_records = [record for record in records if is_server(record)]
-    rows = [_row(record, server_records) for record in server_records]
-    return {"server": frame(rows, SCHEMA)}
+def experiment_tables(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+    """One table per family of experiments, in the long form."""
+    return {
+        family: frame([_row(r, records) for r in records if r.planned.family == family], SCHEMA) for family in FAMILIES
+    }
 
 
 def artifact_per_token_latency_ms(latencies_us: pd.Series) -> float:
@@ -54,6 +52,7 @@ def _row(record: Record, records: Sequence[Record]) -> dict[str, Any]:
     row = scenario_cells(record)
     if record.measurement is not None:
         row |= _latency_cells(record.measurement) | _rate_cells(record.measurement)
+        row |= offloading_cells(record.measurement)
     baseline = incremental_baseline(record, records, record.planned.batch_size)
     pair = measured_pair(record, baseline)
     if pair is not None and pair[0].provenance.same_conditions(pair[1].provenance):
@@ -85,6 +84,7 @@ def _rate_cells(measurement: Measurement) -> dict[str, float | None]:
     return {
         "tokens_per_step": _ratio(total["num_step_tokens"], total["num_decoding_steps"]),
         "acceptance_rate": _ratio(total["num_accepted_tokens"], total["num_draft_tokens"]),
+        "draft_tokens_per_step": _ratio(total["num_draft_tokens"], total["num_decoding_steps"]),
     }
 
 

@@ -1,4 +1,7 @@
-"""Figure ``server_latency``: latency per token by mode and batch size, as the SpecInfer paper's figure 7 shows it."""
+"""Figures ``server_latency`` and ``offloading_latency``: latency per token by mode and batch size.
+
+They are figures 7 and 8 of the SpecInfer paper, as measured here.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from figures.captions import coverage, left_out, nothing_yet, provenance
-from figures.panels import panel_title, rows_by_size, split_functional
+from figures.panels import batch_axis, drawn_modes, groups_of, panel_title, split_functional
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import MODES, PEERS, ServerRow
+from figures.tables import MODES, PEERS, LatencyRow
 
 _PANEL_HEIGHT = 2.3  # inches
 _GROUP_WIDTH = 0.86  # of the distance between two batch sizes
@@ -32,32 +35,28 @@ _WHAT_PEER = (
 _WHAT_NO_BASELINE = f"{_NO_BASELINE}: no incremental record of the same conditions to compare with."
 
 
-def draw_server_latency(rows: Sequence[ServerRow]) -> Figure:
-    """Draw one panel per size that is planned to be timed."""
+def draw_latency(rows: Sequence[LatencyRow], about: str = "") -> Figure:
+    """Draw one panel per placement that is planned to be timed; ``about`` begins the caption."""
     rows, functional = split_functional(rows)
     scenarios = [row.scenario for row in rows]
     any_unlabelled = any(row.latency_ms and not row.speedup for row in rows if row.scenario.mode != "incremental")
-    planned = {scenario.mode for scenario in scenarios}
-    modes = [mode for mode in MODES if mode not in PEERS or mode in planned]
+    modes = drawn_modes(MODES, scenarios)
     peers = [_WHAT_PEER.format(MODE_MARKS[mode].label) for mode in modes if mode in PEERS]
     no_baseline = _WHAT_NO_BASELINE if any_unlabelled else ""
-    parts = [_WHAT, *peers, no_baseline, provenance(scenarios), coverage(scenarios), left_out(functional)]
-    groups = rows_by_size(rows)
+    parts = [about, _WHAT, *peers, no_baseline, provenance(scenarios), coverage(scenarios), left_out(functional)]
+    groups = groups_of(rows)
     sheet = open_sheet([_PANEL_HEIGHT] * len(groups), " ".join(filter(None, parts)))
-    for panel, (size, of_size) in zip(sheet.panels, groups.items(), strict=True):
-        _draw_panel(panel, of_size, modes)
-        panel_title(panel, size, [row.scenario for row in of_size])
+    for panel, group in zip(sheet.panels, groups, strict=True):
+        _draw_panel(panel, group.rows, modes)
+        panel_title(panel, group.size, [row.scenario for row in group.rows], group.weights)
     marks = [MODE_MARKS[mode] for mode in modes]
     sheet.legend((Patch(facecolor=m.colour, hatch=m.hatch, edgecolor=INK, label=m.label) for m in marks), len(marks))
     return sheet.figure
 
 
-def _draw_panel(panel: Axes, rows: Sequence[ServerRow], modes: Sequence[str]) -> None:
-    batch_sizes = sorted({row.scenario.batch_size for row in rows})
-    panel.set_xticks(range(len(batch_sizes)), [str(batch_size) for batch_size in batch_sizes])
-    panel.set_xlim(-0.5, max(len(batch_sizes), 1) - 0.5)
+def _draw_panel(panel: Axes, rows: Sequence[LatencyRow], modes: Sequence[str]) -> None:
+    batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.tick_params(axis="x", length=0)
-    panel.set_xlabel("batch size")
     panel.set_ylabel("per-token latency (ms)")
     tops = [row.latency_ms.high for row in rows if row.latency_ms]
     if not tops:
@@ -71,7 +70,7 @@ def _draw_panel(panel: Axes, rows: Sequence[ServerRow], modes: Sequence[str]) ->
         _draw_bar(panel, row, batch_sizes.index(row.scenario.batch_size) + aside, width)
 
 
-def _draw_bar(panel: Axes, row: ServerRow, place: float, width: float) -> None:
+def _draw_bar(panel: Axes, row: LatencyRow, place: float, width: float) -> None:
     mark = MODE_MARKS[row.scenario.mode]
     latency = row.latency_ms
     if latency is None:
@@ -100,7 +99,7 @@ def _draw_bar(panel: Axes, row: ServerRow, place: float, width: float) -> None:
         )
 
 
-def _draw_gap(panel: Axes, row: ServerRow, place: float, width: float) -> None:
+def _draw_gap(panel: Axes, row: LatencyRow, place: float, width: float) -> None:
     """Mark the place of a bar that is not there with the reason."""
     height = _GAP_HEIGHT * panel.get_ylim()[1]
     panel.bar(place, height, width * 0.86, color="none", edgecolor=FAINT, linewidth=0.7, linestyle=":")
