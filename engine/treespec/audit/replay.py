@@ -12,11 +12,10 @@ from torch import Tensor
 
 from treespec.audit.divergence import Divergence, Replay, Step, Verdict, judge
 from treespec.config import ModelRef
-from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder
-from treespec.model.families import FAMILIES
+from treespec.model.loader import open_model
 from treespec.model.memory import require_room
-from treespec.model.spec import architecture_of, read_config
+from treespec.model.synthetic.checkpoint import open_checkpoint
 from treespec.ops.draws import Draws
 from treespec.ops.sampling import TargetRows
 from treespec.parallel.mesh import ParallelMesh
@@ -113,15 +112,12 @@ def diagnose(
 
 def wider_decoder(ref: ModelRef, dtype: torch.dtype, device: torch.device) -> Decoder:
     """The model with its weights rounded to ``dtype``, computing in a dtype of more digits. Raises CapacityError."""
-    config = read_config(ref.path)
-    family = FAMILIES.get(architecture_of(config, ref.path))
-    spec = family.spec(config, ref.path)
-    checkpoint = Checkpoint(ref.path)
-    require_room(checkpoint, ref, spec, WIDER[dtype], device)
-    weights = {name: tensor[:].to(dtype) for name, tensor in family.read_weights(spec, checkpoint).items()}
-    if ref.inflation is not None:
-        spec, weights = family.inflate(spec, weights, ref.inflation)
-    return family.decoder(spec, weights, WIDER[dtype], device, ParallelMesh(), None)
+    opened = open_model(ref)
+    checkpoint = open_checkpoint(ref.path)
+    require_room(checkpoint.num_elements(), ref, opened.spec, WIDER[dtype], device)
+    spec, weights = opened.weights(checkpoint)
+    rounded = {name: tensor[:].to(dtype) for name, tensor in weights.items()}
+    return opened.family.decoder(spec, rounded, WIDER[dtype], device, ParallelMesh(), None)
 
 
 def _no_text(token_ids: Sequence[int]) -> str:  # noqa: ARG001

@@ -32,6 +32,7 @@ MIB = 1 << 20
 COPIED_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json", "LICENSE", "LICENSE.txt"),
+    "synthetic.json",
 )
 
 

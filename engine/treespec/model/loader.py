@@ -19,6 +19,8 @@ from treespec.model.offload.keeper import Offloader
 from treespec.model.quantised import QuantisedSource, quantisation_of, quantised_at_load
 from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
+from treespec.model.synthetic.card import CARD_FILE
+from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint
 from treespec.model.tokenizer import TextTokenizer
 from treespec.parallel.collectives import Collectives
 from treespec.parallel.mesh import ParallelMesh
@@ -57,19 +59,19 @@ class OpenedModel:
         offloader: Offloader | None = None,
     ) -> LoadedModel:
         """Read this rank's weights, inflate where asked, build. Raises TreespecError before anything is computed."""
-        checkpoint = Checkpoint(self.ref.path)
+        checkpoint = open_checkpoint(self.ref.path)
         if offloader is None:
-            require_room(checkpoint, self.ref, self.spec, dtype, device, mesh.num_ranks)
-        spec, weights = self._weights(checkpoint)
+            require_room(checkpoint.num_elements(), self.ref, self.spec, dtype, device, mesh.num_ranks)
+        spec, weights = self.weights(checkpoint)
         decoder = self.family.decoder(spec, weights, dtype, device, mesh, collectives, offloader)
         return replace(self._loaded(decoder, weights), folder=self.ref.path, offloader=offloader)
 
     def describe(self, dtype: torch.dtype, device: torch.device) -> LoadedModel:
         """The model as a rank knows it that leaves the weights to others; they are read only to be inflated."""
-        spec, weights = self._weights(Checkpoint(self.ref.path))
+        spec, weights = self.weights(open_checkpoint(self.ref.path))
         return self._loaded(AbsentDecoder(spec, dtype, device), weights)
 
-    def _weights(self, checkpoint: Checkpoint) -> tuple[ModelSpec, Weights]:
+    def weights(self, checkpoint: Checkpoint | SyntheticCheckpoint) -> tuple[ModelSpec, Weights]:
         """The tensors as they are to be served; read, inflated and rounded as they are taken."""
         stored = QuantisedSource(checkpoint, self.quantisation) if self.quantisation is not None else checkpoint
         spec, weights = self.spec, cast(Weights, self.family.read_weights(self.spec, stored))
@@ -114,7 +116,9 @@ def describe_model(ref: ModelRef, num_parameters: int, quantisation: Quantisatio
     """The words that records and captions use."""
     size = f"{num_parameters / 1e6:.3g}M parameters"
     size = f"inflated to {size}" if ref.inflation is not None else size
-    return ", ".join([ref.name, size, *([quantisation.label] if quantisation is not None else [])])
+    rounded = [quantisation.label] if quantisation is not None else []
+    made_up = ["synthetic weights"] if (ref.path / CARD_FILE).exists() else []
+    return ", ".join([ref.name, size, *rounded, *made_up])
 
 
 def require_same_vocabulary(target: OpenedModel, draft: OpenedModel) -> None:

@@ -7,7 +7,6 @@ import torch
 
 from treespec.config import ModelRef
 from treespec.errors import CapacityError
-from treespec.model.checkpoint import Checkpoint
 from treespec.model.spec import ModelSpec
 
 MIB = 1 << 20
@@ -21,7 +20,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def require_room(
-    checkpoint: Checkpoint,
+    num_elements: int,
     ref: ModelRef,
     spec: ModelSpec,
     dtype: torch.dtype,
@@ -29,7 +28,7 @@ def require_room(
     num_ranks: int = 1,
 ) -> None:
     """Refuse weights of which a rank's share alone exceeds the free memory. Raises CapacityError."""
-    needed = int(checkpoint.num_elements() * _growth(ref, spec)) * dtype.itemsize // num_ranks
+    needed = int(num_elements * _growth(ref, spec)) * dtype.itemsize // num_ranks
     free = free_bytes(device)
     if needed > free:
         raise CapacityError(

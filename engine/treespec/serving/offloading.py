@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from treespec.config import Placement, Scenario, hash_model
+from treespec.errors import ConfigError
 from treespec.model.conversion import ConversionSettings, convert
 from treespec.model.loader import LoadedModel, OpenedModel, open_model
 from treespec.model.offload.keeper import Offloader
@@ -46,6 +47,12 @@ def streamable(opened: OpenedModel, placement: Placement) -> OpenedModel:
     Raises TreespecError, for want of space among others.
     """
     ref = opened.ref
+    if placement.offload == "disk" and not any(ref.path.glob("*.safetensors")):
+        raise ConfigError(
+            "a model without weight files cannot be streamed from disk",
+            where=str(ref.path),
+            allowed="offload: host, or a folder with safetensors files",
+        )
     if placement.offload != "disk" or (ref.inflation is None and ref.quantisation is None):
         return opened
     settings = ConversionSettings(inflation=ref.inflation, quantisation=ref.quantisation)
