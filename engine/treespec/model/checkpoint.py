@@ -6,15 +6,17 @@ import json
 import math
 import struct
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from treespec.errors import CheckpointError
 
+ALL = slice(None)
+READ_BYTES = 4 << 20  # at once: what was just read is still in the processor's cache when it is looked at
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 DTYPES = {
     "F64": torch.float64,
@@ -44,18 +46,48 @@ class StoredTensor:
 
     def __getitem__(self, part: slice | tuple[slice, ...]) -> Tensor:
         """Raises CheckpointError for a damaged file and for values that are no numbers."""
+        rows, columns = (*part, ALL)[:2] if isinstance(part, tuple) else (part, ALL)
+        num_rows, width = self.shape[0], math.prod(self.shape[1:])
+        first, last, _ = rows.indices(num_rows)
+        wanted = range(width)[columns]
+        matrix = torch.empty(last - first, len(wanted), dtype=self.dtype)
         try:
-            with safe_open(self.path, framework="pt") as file:
-                tensor: Tensor = file.get_slice(self.name)[part]
-        except (OSError, SafetensorError) as error:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(self.offset + first * width * self.dtype.itemsize)
+                if len(wanted) == width:
+                    self._fill(matrix.view(-1), file)
+                else:
+                    self._fill_columns(matrix, file, columns, width)
+        except OSError as error:
             raise _unreadable(self.path, error) from error
-        if not bool(tensor.isfinite().all()):
+        return matrix.view(last - first, *self.shape[1:]) if columns == ALL else matrix
+
+    def _fill(self, numbers: Tensor, file: FileIO) -> None:
+        """Read numbers and look at them piece by piece, while the system reads ahead."""
+        step = READ_BYTES // self.dtype.itemsize
+        for piece in numbers.split(step) if len(numbers) else ():
+            buffer = memoryview(piece.view(torch.uint8).numpy().data)
+            while len(buffer):
+                done = file.readinto(buffer)
+                if not done:
+                    raise _unreadable(self.path, f"it ends within tensor {self.name!r}")
+                buffer = buffer[done:]
+            self._require_numbers(piece)
+
+    def _fill_columns(self, matrix: Tensor, file: FileIO, columns: slice, width: int) -> None:
+        """Some rows at a time, of which the columns are kept."""
+        for block in matrix.split(max(1, READ_BYTES // (width * self.dtype.itemsize))):
+            rows = torch.empty(len(block), width, dtype=self.dtype)
+            self._fill(rows.view(-1), file)
+            block.copy_(rows[:, columns])
+
+    def _require_numbers(self, piece: Tensor) -> None:
+        if self.dtype.is_floating_point and not all(bool(end.isfinite()) for end in torch.aminmax(piece)):
             raise CheckpointError(
                 f"tensor {self.name!r} holds NaN or infinite values",
                 where=str(self.path),
                 fix="get the file again and compare its sha256",
             )
-        return tensor
 
 
 class Checkpoint:
@@ -161,7 +193,7 @@ def _stored(name: str, path: Path, entry: dict[str, Any], start: int) -> StoredT
     return tensor
 
 
-def _unreadable(path: Path, error: Exception) -> CheckpointError:
+def _unreadable(path: Path, error: object) -> CheckpointError:
     return CheckpointError(
         "weight file is truncated or damaged",
         where=str(path),

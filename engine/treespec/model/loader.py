@@ -68,11 +68,12 @@ class OpenedModel:
 
     def describe(self, dtype: torch.dtype, device: torch.device) -> LoadedModel:
         """The model as a rank knows it that leaves the weights to others; they are read only to be inflated."""
-        spec, weights = self.weights(open_checkpoint(self.ref.path))
+        spec, weights = self.weights()
         return self._loaded(AbsentDecoder(spec, dtype, device), weights)
 
-    def weights(self, checkpoint: Checkpoint | SyntheticCheckpoint) -> tuple[ModelSpec, Weights]:
+    def weights(self, checkpoint: Checkpoint | SyntheticCheckpoint | None = None) -> tuple[ModelSpec, Weights]:
         """The tensors as they are to be served; read, inflated and rounded as they are taken."""
+        checkpoint = checkpoint or open_checkpoint(self.ref.path)
         stored = QuantisedSource(checkpoint, self.quantisation) if self.quantisation is not None else checkpoint
         spec, weights = self.spec, cast(Weights, self.family.read_weights(self.spec, stored))
         checkpoint.finish()
