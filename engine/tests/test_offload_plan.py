@@ -39,7 +39,7 @@ def test_everything_on_the_device_fits_the_budget_and_nothing_is_lost(
     assert (plan.num_slots == 0) == (plan.streamed_bytes == 0)
     left = reserve - fixed - plan.num_slots * max(num_bytes) - (plan.resident_bytes - fixed)
     streamed = [unit.resident for unit, stays in zip(units, plan.is_resident, strict=True) if not stays]
-    assert all(size > left for size in streamed), "as many stay as fit"
+    assert not streamed or streamed[0] > left, "as many stay as fit"
 
 
 def test_a_model_that_fits_stays() -> None:
@@ -53,10 +53,8 @@ def test_three_maps_are_under_way_where_there_is_room_and_two_where_there_is_not
     assert planned(sizes(5, 5, 5, 5, 5), 0, 10).streamed_bytes == 25
 
 
-def test_maps_that_stay_lie_apart() -> None:
-    stays = planned(sizes(*[1] * 20), 0, 13).is_resident
-    assert stays.count(True) == 10
-    assert max(len(run) for run in "".join("x" if s else " " for s in stays).split()) <= 2
+def test_the_first_maps_stay() -> None:
+    assert planned(sizes(*[1] * 20), 0, 13).is_resident == (True,) * 10 + (False,) * 10
 
 
 def test_a_budget_that_is_too_small_names_the_least_that_would_do() -> None:

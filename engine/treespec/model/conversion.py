@@ -62,6 +62,23 @@ def convert(source: Path, settings: ConversionSettings, output: Path) -> Path:
 
 
 @dataclass(frozen=True)
+class _Names:
+    """A source of tensors that have names and shapes only."""
+
+    names: frozenset[str]
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002
+        """A place for it."""
+        return torch.empty(shape, device="meta")
+
+    def ignore(self, name: str) -> None:
+        """It is not there."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+
+@dataclass(frozen=True)
 class _Conversion:
     """Everything that can be known, and refused, before anything is written."""
 
@@ -88,7 +105,10 @@ class _Conversion:
         weights: Weights = family.read_weights(spec, checkpoint)
         checkpoint.finish()
         if settings.inflation is not None:
-            spec, weights = family.inflate(spec, weights, settings.inflation)
+            spec, larger = family.inflate(spec, weights, settings.inflation)
+            # In the order of their use, in which streaming reads a file forwards.
+            weights = {name: larger[name] for name in family.read_weights(spec, _Names(frozenset(larger)))}
+            assert weights.keys() == larger.keys()
         if settings.quantisation is not None:
             weights = quantised_at_load(weights, settings.quantisation)
         dtype = _dtype(settings, config, source)

@@ -62,10 +62,15 @@ class Part:
         return sum(rectangle.shape[0] for rectangle in self.rectangles), self.rectangles[0].shape[1]
 
     def read(self) -> Tensor:
-        """Its numbers, in the stored dtype."""
+        """Its numbers, in the stored dtype; no more than one rectangle is there twice."""
         if len(self.rectangles) == 1:
             return self.rectangles[0].read().contiguous()
-        return torch.cat([rectangle.read() for rectangle in self.rectangles])
+        whole, start = torch.empty(self.shape, dtype=self.dtype), 0
+        for rectangle in self.rectangles:
+            stop = start + rectangle.shape[0]
+            whole[start:stop] = rectangle.read()
+            start = stop
+        return whole
 
 
 @dataclass(frozen=True)

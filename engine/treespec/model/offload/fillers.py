@@ -57,7 +57,7 @@ class _Run:
 
 
 class DiskFiller:
-    """Units are read from the checkpoint's files each time, and what was read leaves the page cache at once.
+    """Units are read from the checkpoint's files each time, and what was read leaves the page cache with the next read.
 
     Every step is cold then, as for a model that is larger than the host's memory.
     """
@@ -69,6 +69,7 @@ class DiskFiller:
         # On its way to a GPU what was read needs a place that the GPU can fetch it from.
         self._staging = torch.empty(largest, dtype=torch.uint8, pin_memory=True) if device.type == "cuda" else None
         self._fetched: torch.cuda.Event | None = None
+        self._last: _Run | None = None  # that is still in the page cache
 
     def _runs_of(self, unit: Unit) -> list[_Run]:
         runs = []
@@ -97,9 +98,16 @@ class DiskFiller:
         self._fetched.record()
         return num_bytes
 
-    @staticmethod
-    def _read(runs: Sequence[_Run], buffer: Tensor) -> int:
+    def _read(self, runs: Sequence[_Run], buffer: Tensor) -> int:
         for file in {run.file for run in runs}:
             file.require_unchanged()
         whole = memoryview(buffer.numpy().data)
-        return sum(run.file.read(run.offset, whole[run.start : run.start + run.num_bytes]) for run in runs)
+        num_bytes = 0
+        for run in runs:
+            num_bytes += run.file.read(run.offset, whole[run.start : run.start + run.num_bytes])
+            # One run late: without the page in front of it the system does not take the next run for a continuation,
+            # and does not read ahead (measured: half the speed).
+            if self._last is not None:
+                self._last.file.forget(self._last.offset, self._last.num_bytes)
+            self._last = run
+        return num_bytes

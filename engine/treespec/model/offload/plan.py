@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from treespec.errors import CapacityError
 
 MIB = 1 << 20
-GOLDEN = 0.6180339887498949
 SLOTS = (3, 2)
 """Maps on the device at once that are under way: one in use and others arriving. Three keep the reader busy where a
 large map follows a small one; two are the least that overlap reading with computing."""
@@ -93,10 +93,6 @@ def plan_offload(
 
 
 def _that_fit(units: Sequence[UnitSize], free: int) -> tuple[bool, ...]:
-    """Maps that stay lie spread over the pass: the reader then finds a free slot at any time of it."""
-    stays = [False] * len(units)
-    for index in sorted(range(len(units)), key=lambda index: index * GOLDEN % 1):
-        if units[index].resident <= free:
-            stays[index] = True
-            free -= units[index].resident
+    """The first ones: a file is read forwards from there, and read-ahead into maps that stay would be for nothing."""
+    stays = [used <= free for used in accumulate(unit.resident for unit in units)]
     return tuple(stays)

@@ -9,7 +9,7 @@ from treespec.errors import CheckpointError
 
 
 class WatchedFile:
-    """Read past the page cache's memory: pages are dropped as soon as they were copied. Raises CheckpointError."""
+    """Read as what it was when it was opened. Raises CheckpointError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,17 +30,20 @@ class WatchedFile:
 
     def read(self, offset: int, buffer: memoryview) -> int:
         """Fill the buffer from ``offset``; returns the bytes read."""
-        done, fd = 0, self._file.fileno()
+        done = 0
         while done < len(buffer):
             try:
-                num_bytes = os.preadv(fd, [buffer[done:]], offset + done)
+                num_bytes = os.preadv(self._file.fileno(), [buffer[done:]], offset + done)
             except OSError as error:
                 raise self._lost(error.strerror) from error
             if num_bytes == 0:
                 raise self._lost(f"it ends at byte {offset + done}")
             done += num_bytes
-        os.posix_fadvise(fd, offset, len(buffer), os.POSIX_FADV_DONTNEED)
         return done
+
+    def forget(self, offset: int, num_bytes: int) -> None:
+        """Drop what was read from the page cache."""
+        os.posix_fadvise(self._file.fileno(), offset, num_bytes, os.POSIX_FADV_DONTNEED)
 
     def _lost(self, received: object) -> CheckpointError:
         return CheckpointError(
