@@ -15,13 +15,12 @@ from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder
 from treespec.model.families import FAMILIES, Family
 from treespec.model.memory import require_room
-from treespec.model.offload.keeper import Keeper, Offloader, Resident
+from treespec.model.offload.keeper import Offloader, Resident
 from treespec.model.quantised import QuantisedSource, quantisation_of, quantised_at_load
 from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.synthetic.card import CARD_FILE
-from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint
-from treespec.model.synthetic.sharing import SharingKeeper
+from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint, sharing
 from treespec.model.tokenizer import TextTokenizer
 from treespec.parallel.collectives import Collectives
 from treespec.parallel.mesh import ParallelMesh
@@ -64,7 +63,7 @@ class OpenedModel:
         if offloader is None:
             require_room(checkpoint.num_elements(), self.ref, self.spec, dtype, device, mesh.num_ranks)
         spec, weights = self.weights(checkpoint)
-        keeper = _sharing(checkpoint, offloader or Resident(dtype, device))
+        keeper = sharing(checkpoint, offloader or Resident(dtype, device))
         decoder = self.family.decoder(spec, weights, dtype, device, mesh, collectives, keeper)
         return replace(self._loaded(decoder, weights), folder=self.ref.path, offloader=offloader)
 
@@ -91,11 +90,6 @@ class OpenedModel:
             self.made_from or self.ref, num_parameters, self.quantisation or self.ref.quantisation
         )
         return LoadedModel(decoder, self.tokenizer, self.ref.name, description, num_parameters)
-
-
-def _sharing(checkpoint: Checkpoint | SyntheticCheckpoint, keeper: Keeper) -> Keeper:
-    """Layers that a synthetic model repeats are held once."""
-    return SharingKeeper(keeper, checkpoint.recipes) if isinstance(checkpoint, SyntheticCheckpoint) else keeper
 
 
 def open_model(ref: ModelRef) -> OpenedModel:
