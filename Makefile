@@ -45,7 +45,7 @@ reproduce: $(STAMP)
 	exit $$status
 
 test: $(STAMP)
-	$(BIN)/pytest -m "$(FAST)"
+	$(BIN)/pytest -m "$(FAST)" --numprocesses 2 --dist loadfile
 
 test-all: $(STAMP)
 	$(BIN)/pytest
