@@ -100,7 +100,7 @@ def test_jobs_and_scenarios(
 @pytest.mark.parametrize(
     ("config", "num_placements", "num_scenarios", "further"),
     [
-        ({"platform": "laptop"}, 4, 32, {}),
+        ({"platform": "laptop"}, 4, 80, {}),
         ({"platform": "single_gpu"}, 6, 108, {}),
         ({"platform": "g5"}, 6, 120, {"engine_wheel": 1, "provision_cluster": 1, "check_cluster": 1}),
         ({"platform": "two_nodes_local"}, 0, 0, None),
