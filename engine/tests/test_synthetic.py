@@ -21,7 +21,7 @@ from treespec.model.synthetic.calibration import build, calibrate, measure_pair,
 from treespec.model.synthetic.card import CoreSizes, Knobs, SyntheticCard
 from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint
 from treespec.model.synthetic.folder import write_model, write_weights
-from treespec.model.synthetic.presets import PRESETS, wanted_agreement
+from treespec.model.synthetic.presets import wanted_agreement
 from treespec.model.synthetic.shapes import PUBLISHED, Core, ModelShape
 from treespec.model.synthetic.tensors import Groups
 from treespec.model.tokenizer import TextTokenizer
@@ -200,16 +200,6 @@ def test_misses_are_tokens_that_the_draft_does_not_know_at_all() -> None:
     many = measure_pair(SHAPES["llama"], card_of(knobs=Knobs(noise=0.1, miss_share=0.4)), settings).top_k
     assert few[4] > 0.97
     assert many[4] < few[4] - 0.15
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["table1/greedy/alpaca", "table1/stochastic/alpaca"])
-@pytest.mark.parametrize("name", ["llama-7b", "opt-13b"])
-def test_a_row_of_the_table_is_imitated(name: str, preset: str) -> None:
-    published, wanted = PUBLISHED.get(name), PRESETS.get(preset)
-    card = card_of(published.core, wanted.start)
-    found = calibrate(published.shape, card, wanted, Trajectories(num_requests=256, num_tokens=32), lambda line: None)
-    assert found.measured.furthest(wanted.shares) <= 0.03
 
 
 def test_shared_layers_repeat_and_add_as_much_noise() -> None:
