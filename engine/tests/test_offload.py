@@ -19,6 +19,7 @@ from engine.tests.jobs import JobFolder
 from engine.tests.test_parallel import served_on
 from treespec.config import ModelRef
 from treespec.errors import CheckpointError
+from treespec.model.checkpoint import StoredTensor
 from treespec.model.loader import LoadedModel, open_model
 from treespec.model.offload.fillers import DiskFiller
 from treespec.model.offload.keeper import Offloader
@@ -280,13 +281,13 @@ def test_a_file_that_changes_in_the_middle_of_a_run_is_one_error(
 
 
 def test_weights_that_are_no_numbers_are_found_before_anything_streams(own_copy: Path) -> None:
-    path = own_copy / "model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-8:] = b"\xff" * 8
-    path.write_bytes(bytes(content))
+    reserve_mib = budget(own_copy, 0.0)
+    weights = own_copy / "model.safetensors"
+    last = loaded(own_copy, "disk", reserve_mib)[1].streamed[-1]
+    stored = last.parts[0].rectangles[0].matrix
+    assert isinstance(stored, StoredTensor)
+    content = bytearray(weights.read_bytes())
+    content[stored.offset : stored.offset + 4] = b"\xff" * 4
+    weights.write_bytes(bytes(content))
     with pytest.raises(CheckpointError, match="NaN or infinite"):
-        loaded(own_copy, "disk", budget_of_whole(own_copy))
-
-
-def budget_of_whole(folder: Path) -> float:
-    return 4 * (folder / "model.safetensors").stat().st_size / MIB
+        loaded(own_copy, "disk", reserve_mib)
