@@ -164,7 +164,7 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
     }
     sizes = (basic_test.size, basic_test.streamed_size)
     basic_test_sizes = tuple(size if size in platform.sizes else basic_test.size for size in sizes)
-    roles, streamed = (roles_of(size, platform, where) for size in basic_test_sizes)
+    roles, streamed = (roles_of(size, platform, f"{where}, for the basic test") for size in basic_test_sizes)
     return Workflow(
         platform_name=path.stem,
         platform=platform,

@@ -56,8 +56,8 @@ class SizeOverrides(StrictModel):
     """What one model size changes of an experiment; whatever is not named keeps its value."""
 
     modes: dict[ModeName, Mode] | None = Field(None, description="replaces the modes named, keeps the others")
-    variants: dict[VariantName, Variant] | None = Field(
-        None, description="replaces the variants named, keeps the others"
+    variants: dict[VariantName, Variant | None] | None = Field(
+        None, description="replaces the variants named, leaves out those that are null, keeps the others"
     )
     batch_sizes: tuple[PositiveInt, ...] | None = None
     peers: tuple[PeerName, ...] | None = None
@@ -263,5 +263,6 @@ def overridden(sweep: Sweep, changes: SizeOverrides, where: str) -> Sweep:
     published, named = sweep.model_dump(), changes.model_dump(exclude_unset=True)
     for key in ("modes", "variants"):
         if named.get(key):
-            named[key] = published[key] | named[key]
+            merged = published[key] | named[key]
+            named[key] = {name: value for name, value in merged.items() if value is not None}
     return validated(Sweep, published | named, where)

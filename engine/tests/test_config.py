@@ -156,3 +156,19 @@ def test_configurations_cannot_be_changed() -> None:
     config = validate_run_config(plain_config(), where="job.yaml")
     with pytest.raises(ValueError, match="frozen"):
         config.placement.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("reserve", [0, -1, float("inf"), float("nan"), "much"])
+def test_a_budget_is_a_positive_number(reserve: object) -> None:
+    config = plain_config()
+    config["placement"] |= {"offload": "disk", "offload_reserve_mib": reserve}
+    with pytest.raises(ConfigError, match="offload_reserve_mib"):
+        validate_run_config(config, "job")
+
+
+@pytest.mark.parametrize("settings", [{"offload": "disk"}, {"offload_reserve_mib": 5}])
+def test_offloading_and_its_budget_come_together(settings: dict[str, object]) -> None:
+    config = plain_config()
+    config["placement"] |= settings
+    with pytest.raises(ConfigError, match="allowed: both, or neither"):
+        validate_run_config(config, "job")

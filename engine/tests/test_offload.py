@@ -17,7 +17,7 @@ import torch
 from engine.tests.conftest import ROOT, TinyModels
 from engine.tests.jobs import JobFolder
 from engine.tests.test_parallel import served_on
-from treespec.config import ModelRef
+from treespec.config import ModelRef, load_run_config
 from treespec.errors import CheckpointError
 from treespec.model.checkpoint import StoredTensor
 from treespec.model.loader import LoadedModel, open_model
@@ -28,6 +28,9 @@ from treespec.model.offload.stream import WeightStream
 from treespec.model.units import Unit
 from treespec.ops.linear import WeightStorage
 from treespec.parallel.mesh import ParallelMesh
+from treespec.serving.build import load_placement
+from treespec.serving.passes import serve_pass
+from treespec.serving.prompts import load_prompts
 
 SOURCES = ["host", "disk"]
 FAMILIES = ["llama", "opt"]
@@ -185,6 +188,31 @@ def test_slots_hold_what_the_checkpoint_holds(tiny: TinyModels, source: str) -> 
         for index, unit in enumerate(streamed):
             with stream.holding(index) as parts:
                 assert torch.equal(parts[0], unit.parts[0].read())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 2.0])
+def test_what_stays_and_what_comes_by_are_the_whole_model(tiny: TinyModels, share: float) -> None:
+    model, offloader = loaded(tiny.target("gqa"), "disk", budget(tiny.target("gqa"), share))
+    assert offloader.plan is not None
+    assert offloader.plan.resident_bytes + offloader.plan.streamed_bytes == 4 * model.num_parameters
+
+
+def test_a_pass_counts_only_its_own_bytes(tiny: TinyModels, job: JobFolder) -> None:
+    """Not those of a pass that broke off, nor of measuring what passes cost."""
+    offloaded(job, "host", share=0.0)
+    job.write()
+    config = load_run_config(job.config_file)
+    placement = load_placement(config.placement, config.scenarios[:1])
+    prompts = load_prompts(config.scenarios[0], placement.target.tokenizer, config.placement.max_sequence_length)
+    counted = []
+    for _ in range(2):
+        assert placement.target.offloader is not None and placement.target.offloader._stream is not None
+        with placement.target.offloader._stream.holding(0):
+            pass
+        counted.append(serve_pass(placement, config.scenarios[0], prompts).totals.offload["num_bytes"])
+    assert counted[0] == counted[1] > 0
+    plan = placement.target.offloader.plan
+    assert plan is not None and counted[0] % plan.streamed_bytes == 0
 
 
 def test_a_pass_that_broke_off_is_followed_by_whole_ones(tiny: TinyModels) -> None:

@@ -99,7 +99,7 @@ def test_interrupt_keeps_finished_records_and_says_so(job: JobFolder) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "treespec: interrupted; finished records are kept, the same command goes on"
+    assert err.splitlines()[-1] == "treespec: interrupted; what was finished is kept, the same command goes on"
     assert "Traceback" not in err
     assert job.complete()
 

@@ -83,3 +83,15 @@ def test_no_room_for_the_converted_model_is_told_before_anything_is_served(
     assert job.run() == 2
     assert "no room for the converted model" in capsys.readouterr().err
     assert not (job.root / "converted").exists() or not list((job.root / "converted").iterdir())
+
+
+def test_what_a_group_size_may_be_is_told_for_the_whole_model(
+    job: JobFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the inputs of all maps together: a size that divides one of them only would be refused the next time."""
+    embedded_job(job, "llama")  # 256 and 704 inputs
+    job.placement["target"]["quantisation"] = {"bits": 8, "group_size": 256}
+    assert job.run() == 2
+    told = capsys.readouterr().err
+    assert "704 inputs, group_size 256; allowed: group_size 2, 4, 8, 16, 32, 64" in told
+    assert "704," not in told.split("allowed:")[1]

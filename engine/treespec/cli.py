@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 2
     except KeyboardInterrupt:
-        say("interrupted; finished records are kept, the same command goes on")
+        say("interrupted; what was finished is kept, the same command goes on")
         return 130
 
 

@@ -197,3 +197,8 @@ def test_an_experiment_that_names_nothing_apart_is_refused(
     project.edit("experiments/offloading.yaml", lambda sweep: sweep.update(change))
     with pytest.raises(TreespecError, match=message):
         plan_workflow({"platform": "tiny"})
+
+
+def test_a_variant_that_is_null_is_left_out(offloading: Project) -> None:
+    offload(offloading, variants={"int8": None, "int4": None})
+    assert [job.name for job in offloading_plan().sweeps["offloading"]] == ["offloading-small"]

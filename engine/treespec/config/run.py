@@ -92,6 +92,7 @@ class Placement(StrictModel):
     offload_reserve_mib: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="device memory per rank for the target's weights, resident ones and those under way together",
     )
     converted_models: Path = Field(

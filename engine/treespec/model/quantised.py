@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import gcd, prod
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,10 @@ class _QuantisedAtLoad(Mapping[str, Sliceable]):
         self._weights = weights
         self._quantisation = quantisation
         self._names = quantised_names(weights)
-        for name in self._names:
-            require_groups(weights[name].shape[1], quantisation, name)
+        # A size that divides them all, so that what an error allows can be chosen.
+        common = gcd(*(weights[name].shape[1] for name in self._names))
+        for name in sorted(self._names):
+            require_groups(weights[name].shape[1], quantisation, name, common)
 
     def __getitem__(self, name: str) -> Sliceable:
         weight = self._weights[name]

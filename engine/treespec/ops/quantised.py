@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -54,17 +55,21 @@ def part_shapes(shape: tuple[int, ...], quantisation: Quantisation) -> dict[str,
     return {"codes": (torch.uint8, codes), "scales": (STEP_DTYPE, groups), "minima": (STEP_DTYPE, groups)}
 
 
-def require_groups(num_inputs: int, quantisation: Quantisation, name: str) -> None:
-    """Refuse rows that are not made of whole groups. Raises ConfigError."""
+def require_groups(num_inputs: int, quantisation: Quantisation, name: str, common: int = 0) -> None:
+    """Refuse rows that are not made of whole groups. Raises ConfigError.
+
+    ``common``: a divisor of the inputs of all weights that are rounded together; what is allowed then does for all.
+    """
     size, step = quantisation.group_size, 2 if quantisation.bits == 4 else 1  # a byte's two codes are of one group
     if num_inputs % size == 0 and size % step == 0:
         return
-    divisors = [divisor for divisor in range(2, num_inputs + 1) if num_inputs % divisor == 0 and divisor % step == 0]
+    shared = gcd(num_inputs, common)
+    divisors = [divisor for divisor in range(2, shared + 1) if shared % divisor == 0 and divisor % step == 0]
     raise ConfigError(
         f"group_size does not divide a weight's inputs into {quantisation.label} groups",
         where=f"tensor {name!r}",
         received=f"{num_inputs} inputs, group_size {size}",
-        allowed=f"group_size {', '.join(map(str, divisors)) or 'none: this weight cannot be quantised'}",
+        allowed=f"group_size {', '.join(map(str, divisors)) or 'none: it cannot be quantised'}",
     )
 
 

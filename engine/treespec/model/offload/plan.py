@@ -86,9 +86,9 @@ def plan_offload(
         "the budget for weights on the device is too small to stream this model",
         where=where,
         received=f"offload_reserve_mib {reserve_bytes / MIB:.3g}",
-        allowed=f"at least {-(-least // MIB)}: {-(-fixed_bytes // MIB)} MiB of tables and norms, and {SLOTS[-1]} times "
-        f"the largest map of a layer, {-(-largest // MIB)} MiB",
-        fix="raise offload_reserve_mib, or quantise the model",
+        allowed=f"at least {-(-least // MIB)}: {fixed_bytes / MIB:.1f} MiB of tables and norms, and {SLOTS[-1]} times "
+        f"the largest map, {largest / MIB:.1f} MiB",
+        fix="raise offload_reserve_mib, or quantise the model to fewer bits",
     )
 
 
