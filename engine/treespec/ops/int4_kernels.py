@@ -1,6 +1,6 @@
 """Kernels of torch that multiply by 4-bit codes as they are; used where they fit, are right and are faster.
 
-In bfloat16 only: in float32 and float16 the CPU's kernel is 2 to 60 times slower than expanding, and the GPU's does not
+In bfloat16 only: in float32 and float16 the CPU's kernel is several times slower than expanding, and the GPU's does not
 exist. With hundreds of rows at once expanding would be faster in bfloat16 too, but it rounds otherwise, and a weight is
 to be the same one in every pass. Torch's 8-bit kernel has one scale per row and no minima, so it does not fit groups.
 """
@@ -54,7 +54,7 @@ def _multiply_cuda(x_NI: Tensor, packed: Tensor, group_size: int, steps: Tensor)
 def _kernel(device: torch.device) -> _Kernel | None:
     """What this build and this device have; the operators are private to torch and may go."""
     if device.type == "cpu" and hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu"):
-        # Measured with AVX-512 only (docs/benchmarks.md).
+        # Measured with AVX-512 only (benchmarks/quantised_linear.py).
         is_fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         return _Kernel(16, 2, _pack_cpu, _multiply_cpu) if is_fast else None
     if device.type == "cuda" and hasattr(torch.ops.aten, "_weight_int4pack_mm"):

@@ -22,7 +22,7 @@ from treespec.errors import ConfigError
 
 PART_NAMES = ("codes", "scales", "minima")
 STEP_DTYPE = torch.float16
-"""Of scales and minima: half the bytes of float32 at the same perplexity (docs/benchmarks.md)."""
+"""Of scales and minima: half the bytes of float32; perplexities in docs/benchmarks.md are with it."""
 SCRATCH_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 24}
 """Weights expanded at a time. On CPUs larger buffers leave the cache and are faulted in anew at every use."""
 
