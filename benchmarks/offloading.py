@@ -24,11 +24,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning th
 import numpy as np
 import torch
 
+from benchmarks.verify_cost import chain_pass
 from treespec.config import Inflation, ModelRef, Placement, Quantisation, Scenario
 from treespec.files import write_atomically
 from treespec.metrics.environment import describe_environment
 from treespec.model.offload.plan import OffloadPlan
-from treespec.runner import ForwardRow, ModelRunner
+from treespec.runner import ModelRunner
 from treespec.serving.build import LoadedPlacement, load_placement
 
 NUM_TOKENS = (1, 9, 21, 64)
@@ -146,11 +147,11 @@ def _round(runner: ModelRunner, move: Callable[[], None]) -> dict[str, float]:
     """
     measured = {"move": _seconds(move)}
     region = runner.allocator.admit()
-    _forward(runner, region, 0, CONTEXT)
+    chain_pass(runner, region, 0, CONTEXT)
     runner.commit([(region, range(CONTEXT))])
     for n in NUM_TOKENS:
         for _ in range(2):
-            measured[str(n)] = _seconds(lambda n=n: _forward(runner, region, CONTEXT, n))  # type: ignore[misc]
+            measured[str(n)] = _seconds(lambda n=n: chain_pass(runner, region, CONTEXT, n))  # type: ignore[misc]
             runner.commit([(region, [])])
     runner.reset()
     return measured
@@ -160,17 +161,6 @@ def _seconds(work: Callable[[], None]) -> float:
     started = time.monotonic()
     work()
     return time.monotonic() - started
-
-
-def _forward(runner: ModelRunner, region: int, start: int, n: int) -> None:
-    row = ForwardRow(
-        lease=runner.allocator.lease(region, n),
-        token_ids=np.arange(10, 10 + n),
-        positions=np.arange(start, start + n),
-        visible=np.tri(n, dtype=bool),
-        num_logits=n,
-    )
-    runner.result(runner.submit([row])).logits_RV.argmax(dim=-1).tolist()
 
 
 def _row(n: int, rounds: list[dict[str, float]]) -> dict[str, Any]:

@@ -61,20 +61,21 @@ def main() -> int:
 def measure(runner: ModelRunner, context: int, rounds: int) -> dict[int, list[float]]:
     """Seconds of one pass over a chain of n tokens after ``context`` cached ones, argmax on the host included."""
     region = runner.allocator.admit()
-    _forward(runner, region, 0, context)
+    chain_pass(runner, region, 0, context)
     runner.commit([(region, range(context))])
     times: dict[int, list[float]] = {n: [] for n in NUM_NODES}
     for turn in range(rounds + 2):
         for n in NUM_NODES:
             started = time.monotonic()
-            _forward(runner, region, context, n)
+            chain_pass(runner, region, context, n)
             if turn >= 2:  # the first rounds warm up
                 times[n].append(time.monotonic() - started)
             runner.commit([(region, [])])
     return times
 
 
-def _forward(runner: ModelRunner, region: int, start: int, n: int) -> None:
+def chain_pass(runner: ModelRunner, region: int, start: int, n: int) -> None:
+    """A pass over a chain of n tokens behind ``start`` cached ones, argmax on the host included."""
     row = ForwardRow(
         lease=runner.allocator.lease(region, n),
         token_ids=np.arange(10, 10 + n),

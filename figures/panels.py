@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from matplotlib.axes import Axes
 
-from figures.style import FAINT, SMALL_TEXT
+from figures.style import FAINT, INK, SMALL_TEXT, Mark
 from figures.tables import PEERS, SIZES, Scenario
 
 
@@ -120,3 +120,17 @@ def name_gaps(panel: Axes, reasons: Mapping[int, Sequence[str]]) -> None:
             fontsize=SMALL_TEXT,
             color=FAINT,
         )
+
+
+def draw_line(panel: Axes, places: Sequence[float], values: Sequence[float], mark: Mark) -> None:
+    """A line with its markers; a gap where a value is not a number."""
+    panel.plot(
+        places,
+        values,
+        color=mark.colour,
+        marker=mark.marker,
+        linestyle=mark.line,
+        markeredgecolor=INK,
+        markeredgewidth=0.5,
+        markersize=5,
+    )

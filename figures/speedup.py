@@ -12,6 +12,7 @@ from figures.captions import coverage_of, left_out, nothing_yet, provenance
 from figures.panels import (
     Group,
     batch_axis,
+    draw_line,
     drawn_modes,
     groups_of,
     name_gaps,
@@ -136,16 +137,7 @@ def _draw_series(panel: Axes, mode: str, points: Sequence[Measured | None]) -> N
     lows, values, highs = ([getattr(point, end) for point in known] for end in ("low", "value", "high"))
     panel.fill_between(places, lows, highs, color=mark.colour, alpha=_BAND_OPACITY, linewidth=0)
     panel.vlines(places, lows, highs, color=mark.colour, linewidth=1.0)
-    panel.plot(
-        places,
-        values,
-        color=mark.colour,
-        marker=mark.marker,
-        linestyle=mark.line,
-        markeredgecolor=INK,
-        markeredgewidth=0.5,
-        markersize=5,
-    )
+    draw_line(panel, places, values, mark)
 
 
 def _gaps(rows: Sequence[LatencyRow], batch_sizes: Sequence[int]) -> dict[int, list[str]]:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from figures.captions import coverage, left_out, nothing_yet, provenance
-from figures.panels import batch_axis, name_gaps, panel_title, rows_by_size, split_functional, weights
+from figures.panels import batch_axis, draw_line, name_gaps, panel_title, rows_by_size, split_functional, weights
 from figures.sheet import open_sheet, say_in_panel
-from figures.style import INK, SERIES_MARKS, Mark
+from figures.style import SERIES_MARKS, Mark
 from figures.tables import OK, LatencyRow, Scenario
 
 _PANEL_HEIGHT = 2.3  # inches
@@ -79,16 +79,7 @@ def _draw_line(panel: Axes, rows: Sequence[LatencyRow], mark: Mark, batch_sizes:
     by_batch_size = {row.scenario.batch_size: row.draft_tokens_per_step for row in rows}
     known = [by_batch_size.get(batch_size) for batch_size in batch_sizes]
     values = [float("nan") if value is None else value for value in known]
-    panel.plot(
-        range(len(batch_sizes)),
-        values,
-        color=mark.colour,
-        marker=mark.marker,
-        linestyle=mark.line,
-        markeredgecolor=INK,
-        markeredgewidth=0.5,
-        markersize=5,
-    )
+    draw_line(panel, range(len(batch_sizes)), values, mark)
 
 
 def _gaps(rows: Sequence[LatencyRow], batch_sizes: Sequence[int]) -> dict[int, list[str]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from treespec.config import ModelRef, Quantisation
 from treespec.model.checkpoint import Checkpoint
+from treespec.model.conversion import ConversionSettings
 from treespec.model.families import FAMILIES
 from treespec.model.loader import LoadedModel, load_model
 from treespec.model.quantised import QuantisedSource, quantisation_of
@@ -18,6 +19,13 @@ from treespec.model.spec import architecture_of, read_config
 from treespec.parallel.mesh import ParallelMesh
 
 INT8, INT4 = Quantisation(bits=8), Quantisation(bits=4)
+IN_4_BITS = ConversionSettings(quantisation=Quantisation(bits=4, group_size=32))
+MIB = 1 << 20
+
+
+def names_in(folder: Path) -> list[str]:
+    """Of its files and folders, sorted."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 @dataclass

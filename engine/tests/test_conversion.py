@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.tests.conftest import ROOT, TinyModels
 from engine.tests.decoding import Serving, load, logits_of, serve
-from engine.tests.quantised import INT4, INT8, load_quantised, stored_weights
+from engine.tests.quantised import IN_4_BITS, INT4, INT8, load_quantised, names_in, stored_weights
 from treespec.cli import main
 from treespec.config import Inflation, ModelRef, Quantisation, hash_file, hash_model
 from treespec.model import conversion as conversion_module
@@ -27,17 +27,11 @@ from treespec.parallel.mesh import ParallelMesh
 
 EMBEDDED = ROOT / "models" / "embedded"
 PROMPT = [5, 9, 70, 9]
-IN_4_BITS = ConversionSettings(quantisation=Quantisation(bits=4, group_size=32))
-MIB = 1 << 20
 
 
 @pytest.fixture
 def source(tiny: TinyModels) -> Path:
     return tiny.target("gqa")
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def parts_of(weight: Any) -> list[Tensor]:

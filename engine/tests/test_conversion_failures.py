@@ -19,25 +19,18 @@ from torch import Tensor
 from engine.tests.checkpoints import TinyLlama, write_checkpoint
 from engine.tests.conftest import TinyModels
 from engine.tests.decoding import load
-from treespec.config import Inflation, Quantisation
+from engine.tests.quantised import IN_4_BITS, INT8, MIB, names_in
+from treespec.config import Inflation
 from treespec.errors import CapacityError, CheckpointError, ConfigError, OutputError
 from treespec.model import conversion as conversion_module
 from treespec.model.conversion import ConversionSettings, convert
 from treespec.model.shards import write_shard
-
-INT8 = Quantisation(bits=8)
-IN_4_BITS = ConversionSettings(quantisation=Quantisation(bits=4, group_size=32))
-MIB = 1 << 20
 
 
 @pytest.fixture
 def source(tiny: TinyModels) -> Path:
     """A model of 96 FFN units, which are no multiple of 64."""
     return tiny.target("gqa")
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_a_finished_conversion_is_found_and_left_alone(
