@@ -40,7 +40,7 @@ setup: $(STAMP)
 reproduce: $(STAMP)
 	@status=0; \
 	$(SNAKEMAKE) all || status=$$?; \
-	$(SNAKEMAKE) figures || status=$$?; \
+	$(SNAKEMAKE) figures claims report || status=$$?; \
 	$(SNAKEMAKE) status --quiet all || status=$$?; \
 	exit $$status
 

@@ -1,4 +1,4 @@
-# snakemake <target>: basic_test | server_gpu_experiments | offloading_experiments | figures | status | engine
+# snakemake <target>: all | basic_test | <experiment>_experiments (config/experiments/) | figures | claims | report | status | engine
 #                     download_models | cluster_provision | cluster_check | cluster_down | cluster_launch | cluster_terminate
 # What runs is said in config/; rules/scenarios.py turns it into placements and scenarios.
 from snakemake.utils import min_version
@@ -19,14 +19,18 @@ include: "rules/experiments.smk"
 include: "rules/peers.smk"
 include: "rules/parsing.smk"
 include: "rules/figures.smk"
+include: "rules/original.smk"
+include: "rules/claims.smk"
+include: "rules/report.smk"
 include: "rules/status.smk"
 
 
 rule all:
-    """The experiments only: figures are a call of their own, because they draw the records that exist when it starts."""
+    """What is run; figures are a call of their own, because they draw the records that exist when it starts."""
     default_target: True
     input:
         f"{RESULTS}/basic_test/passed",
+        f"{AUDIT}/passed",
         [markers(experiment) for experiment in PLANNED.sweeps],
 
 
@@ -47,9 +51,9 @@ for experiment in PLANNED.sweeps:
 
 
 rule figures:
-    """Every figure, from the records that exist; starts no experiment."""
+    """Every figure, from the records that exist, or from the logs in raw_dir; starts no experiment."""
     input:
-        FIGURES,
+        ORIGINAL_FIGURES if RAW_DIR else FIGURES,
 
 
 rule engine:

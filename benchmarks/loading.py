@@ -124,7 +124,7 @@ def _peak_of(folder: Path, way: str) -> int:
 
 
 def _peak(folder: Path, way: str) -> int:
-    """Bytes above what the process has before; the code that loads is in memory by then, as a small model was loaded."""
+    """Bytes above what the process has before; a small model was loaded by then, so its code is in memory."""
     _load(SMALL, way)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the mark counts from here
     before = _status("VmRSS")

@@ -39,7 +39,7 @@ from treespec.request import Request, RequestStatus, SamplingParams
 from treespec.serving.exclusion import exclusive_run
 from treespec.serving.passes import WARM_UP_TOKENS
 from treespec.serving.progress import Progress
-from treespec.serving.prompts import load_prompts
+from treespec.serving.prompts import LoadedPrompts, load_all_prompts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,14 +104,14 @@ class _PeerJob:
         if not missing:
             return 0
         loaded = self._load()
-        prompts = [self._requests(scenario.config, loaded) for scenario in missing]
+        prompts = [self._prompts(scenario.config, loaded) for scenario in missing]
         meta = self._meta(loaded)
         for scenario in missing:
             self._records.supersede(scenario.config.name, scenario.fingerprint)
         progress = Progress(sum(scenario.config.num_repeats for scenario in missing))
         served = [
-            self._serve(scenario, loaded, prompt_ids, meta, progress)
-            for scenario, prompt_ids in zip(missing, prompts, strict=True)
+            self._serve(scenario, loaded, its_prompts, meta, progress)
+            for scenario, its_prompts in zip(missing, prompts, strict=True)
         ]
         return served.count(False)
 
@@ -136,10 +136,11 @@ class _PeerJob:
         generator = TransformersPeer(target.path, None, target.inflation, dtype, placement.device)
         return _Loaded(generator, spec, TextTokenizer.load(target.path), placement)
 
-    def _requests(self, scenario: Scenario, loaded: _Loaded) -> list[list[int]]:
+    def _prompts(self, scenario: Scenario, loaded: _Loaded) -> LoadedPrompts:
         """The prompts; ConfigError where a padded batch would run beyond the positions that the model knows."""
-        prompts = load_prompts(scenario, loaded.tokenizer, loaded.placement.max_sequence_length)
-        longest = max(map(len, prompts)) + scenario.max_new_tokens
+        max_length = loaded.placement.max_sequence_length
+        prompts = load_all_prompts([scenario], loaded.tokenizer, max_length)[scenario.name]
+        longest = max(map(len, prompts.token_ids)) + scenario.max_new_tokens
         if longest > loaded.spec.max_positions:
             raise ConfigError(
                 "prompt and output are beyond the positions the model knows",
@@ -171,7 +172,7 @@ class _PeerJob:
         self,
         scenario: PeerScenario,
         loaded: _Loaded,
-        prompts: Sequence[Sequence[int]],
+        prompts: LoadedPrompts,
         meta: dict[str, Any],
         progress: Progress,
     ) -> bool:
@@ -186,7 +187,7 @@ class _PeerJob:
         served: list[ServedRequest] = []
         totals: list[PassProfile] = []
         try:
-            _warm_up(loaded, config, prompts)
+            _warm_up(loaded, config, prompts.token_ids)
             for repeat in range(config.num_repeats):
                 rows, total = _serve_pass(loaded, config, prompts, repeat)
                 served += rows
@@ -210,11 +211,11 @@ def _warm_up(loaded: _Loaded, scenario: Scenario, prompts: Sequence[Sequence[int
 
 
 def _serve_pass(
-    loaded: _Loaded, scenario: Scenario, prompts: Sequence[Sequence[int]], repeat: int
+    loaded: _Loaded, scenario: Scenario, prompts: LoadedPrompts, repeat: int
 ) -> tuple[list[ServedRequest], PassProfile]:
     """All prompts once, batch after batch; nothing but generating lies between the two clock readings of a batch."""
-    indices = prompt_indices(scenario, len(prompts))
-    requests = [loaded.request(scenario, number, prompts[index]) for number, index in enumerate(indices)]
+    indices = prompt_indices(scenario, len(prompts.token_ids))
+    requests = [loaded.request(scenario, number, prompts.token_ids[index]) for number, index in enumerate(indices)]
     decode = loaded.tokenizer.decode
     served: list[ServedRequest] = []
     totals = PassProfile(time_us=dict.fromkeys(Stopwatch.PARTS, 0))
@@ -227,6 +228,9 @@ def _serve_pass(
         start_us, finish_us = ((at - pass_started) // 1000 for at in (started, finished))
         totals.wall_us += finish_us - start_us
         totals.num_target_steps += len(rows[0])
+        # The first of these passes holds the prompts, each other one a token per row.
+        num_prompt_tokens = sum(len(request.prompt_token_ids) for request in batch)
+        totals.num_target_rows += num_prompt_tokens + (len(rows[0]) - 1) * len(batch)
         for request, row in zip(batch, rows, strict=True):
             num_tokens = request.append(row, decode)
             profile = RequestProfile(
@@ -237,7 +241,8 @@ def _serve_pass(
                 finish_us=finish_us,
             )
             text = decode(request.prompt_token_ids) + request.text(decode)
-            served.append(ServedRequest(repeat, indices[request.request_id], request, profile, text))
+            index = indices[request.request_id]
+            served.append(ServedRequest(repeat, index, prompts.categories[index], request, profile, text))
             totals.num_output_tokens += num_tokens
     totals.time_us["other"] = totals.wall_us  # what happens inside is not known
     return served, totals

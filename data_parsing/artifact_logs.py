@@ -1,32 +1,51 @@
-"""Tables from a folder of the original artifact's own ``.out`` files, without a plan or records."""
+"""Tables from a folder of the original artifact's own ``.out`` and ``.txt`` files, without a plan or records."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from data_parsing.artifact_tables import COLUMNS, SCHEMAS
+from data_parsing.artifact_texts import read_text_log
 from data_parsing.errors import ParsingError
 from data_parsing.experiments import artifact_per_token_latency_ms
-from data_parsing.frames import frame
+from data_parsing.frames import COUNT, NUMBER, TEXT, frame
 from data_parsing.plan import ARTIFACT_MODES, SIZES
 from data_parsing.profile_lines import ProfileLog, read_profile_log
 
 _MODES = {name: mode for mode, name in ARTIFACT_MODES.items()}
 _SIZE = "|".join(SIZES)
-_FILE_NAMES = {
-    "server": re.compile(rf"server_({_SIZE})-(\d+)_batchsize-({'|'.join(_MODES)})\.out"),
+_STEMS = {
+    "server": re.compile(rf"server_({_SIZE})-(\d+)_batchsize-({'|'.join(_MODES)})"),
     # One mode only, which its names do not tell.
-    "offloading": re.compile(rf"offloading_({_SIZE})_(\d+)()\.out"),
+    "offloading": re.compile(rf"offloading_({_SIZE})_(\d+)()"),
+}
+_READERS = {".out": read_profile_log, ".txt": read_text_log}
+"""By suffix, in the order in which they are preferred: a .txt tells neither ids nor when a request began."""
+
+LOGS = "logs"
+"""The table with a row per file."""
+
+_LOGS_SCHEMA = {
+    "file": TEXT,
+    "family": TEXT,
+    "size": TEXT,
+    "mode": TEXT,
+    "batch_size": COUNT,
+    "num_requests": COUNT,
+    "num_target_steps": COUNT,
+    "per_token_latency_ms": NUMBER,
+    "remarks": TEXT,
 }
 
 
 @dataclass(frozen=True)
 class ArtifactLog:
-    """One ``.out`` file of the artifact's experiments."""
+    """What one run of the artifact's experiments left: its ``.out`` file, or the ``.txt`` where that tells nothing."""
 
     file_name: str
     family: str
@@ -35,36 +54,65 @@ class ArtifactLog:
     mode: str
     profile: ProfileLog
 
+    @property
+    def latencies_us(self) -> pd.Series:
+        """Of its requests."""
+        return pd.Series([entry.latency_us for entry in self.profile.entries], dtype="float64")
+
 
 def read_artifact_logs(raw_dir: Path) -> tuple[ArtifactLog, ...]:
-    """Every log in a folder that is named as the artifact's scripts name theirs, by name."""
+    """Every run in a folder that is named as the artifact's scripts name theirs, by name. Raises ParsingError."""
     try:
+        files = sorted(path for path in raw_dir.iterdir() if path.suffix in _READERS)
+        runs: dict[str, list[Path]] = {}
+        for path in sorted(files, key=lambda path: [*_READERS].index(path.suffix)):
+            runs.setdefault(path.stem, []).append(path)
         return tuple(
-            _read_log(path, family, match)
-            for path in sorted(raw_dir.iterdir())
-            for family, file_name in _FILE_NAMES.items()
-            if (match := file_name.fullmatch(path.name))
+            _read_log(runs[stem], family, match)
+            for stem in sorted(runs)
+            for family, form in _STEMS.items()
+            if (match := form.fullmatch(stem))
         )
     except OSError as error:
         raise ParsingError(f"{error.filename}: the artifact's logs cannot be read: {error.strerror}") from error
 
 
-def _read_log(path: Path, family: str, match: re.Match[str]) -> ArtifactLog:
+def _read_log(paths: list[Path], family: str, match: re.Match[str]) -> ArtifactLog:
     # Tokenizers cut inside characters, so that generated text in a log need not be UTF-8.
-    profile = read_profile_log(path.read_text("utf-8", "replace"))
-    return ArtifactLog(path.name, family, match[1], int(match[2]), _MODES.get(match[3], "sequence"), profile)
+    profiles = {path: _READERS[path.suffix](path.read_text("utf-8", "replace")) for path in paths}
+    path = next((path for path, profile in profiles.items() if profile.entries), paths[0])
+    mode = _MODES.get(match[3], "sequence")
+    return ArtifactLog(path.name, family, match[1], int(match[2]), mode, profiles[path])
 
 
 def artifact_log_tables(logs: tuple[ArtifactLog, ...]) -> dict[str, pd.DataFrame]:
-    """One table per family and size that has a log; blank where a log is not there or holds no whole entry."""
+    """One table per family and size that has a run, and one with a row per run; blank where no whole entry is."""
     rows: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-    for log in sorted(logs, key=lambda log: (log.family, SIZES.index(log.size), log.batch_size)):
+    ordered = sorted(logs, key=lambda log: (log.family, SIZES.index(log.size), log.batch_size))
+    for log in ordered:
         of_table = rows.setdefault((log.family, log.size), {})
         row = of_table.setdefault(log.batch_size, {"batch_size": log.batch_size})
-        latencies_us = pd.Series([entry.latency_us for entry in log.profile.entries], dtype="float64")
-        if len(latencies_us):
-            row[COLUMNS[log.family][log.mode]] = artifact_per_token_latency_ms(latencies_us)
-    return {f"{family}_{size}": frame(of.values(), SCHEMAS[family]) for (family, size), of in rows.items()}
+        if log.profile.entries:
+            row[COLUMNS[log.family][log.mode]] = artifact_per_token_latency_ms(log.latencies_us)
+    tables = {f"{family}_{size}": frame(of.values(), SCHEMAS[family]) for (family, size), of in rows.items()}
+    return tables | {LOGS: frame(map(_log_row, ordered), _LOGS_SCHEMA)}
+
+
+def _log_row(log: ArtifactLog) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "file": log.file_name,
+        "family": log.family,
+        "size": log.size,
+        "mode": log.mode,
+        "batch_size": log.batch_size,
+        "num_requests": len(log.profile.entries),
+        "remarks": remarks(log) or None,
+    }
+    if log.profile.entries:
+        steps = [entry.num_target_steps for entry in log.profile.entries]
+        row["per_token_latency_ms"] = artifact_per_token_latency_ms(log.latencies_us)
+        row["num_target_steps"] = sum(told) if len(told := [s for s in steps if s is not None]) == len(steps) else None
+    return row
 
 
 def remarks(log: ArtifactLog) -> str:
@@ -76,4 +124,7 @@ def remarks(log: ArtifactLog) -> str:
         "repeated guids left out": profile.num_duplicates or None,
         "warm-up or fine-tuning entries left out": profile.num_unmeasured or None,
     }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count is not None)
+    told = [f"{count} {what}" for what, count in counts.items() if count is not None]
+    if log.file_name.endswith(".txt") and profile.num_damaged and not profile.entries:
+        told.append("the running sum falls, or the file is cut inside: a second run was appended")
+    return ", ".join(told)

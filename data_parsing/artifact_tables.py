@@ -9,6 +9,7 @@ import pandas as pd
 from data_parsing.experiments import artifact_per_token_latency_ms
 from data_parsing.frames import COUNT, NUMBER, frame
 from data_parsing.plan import ARTIFACT_MODES, FAMILIES, SIZES
+from data_parsing.record_set import RecordSet
 from data_parsing.records import Record
 
 COLUMNS = {
@@ -23,12 +24,12 @@ SCHEMAS = {
 }
 
 
-def artifact_tables(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+def artifact_tables(records: RecordSet) -> dict[str, pd.DataFrame]:
     """One table per family and planned size: a row per batch size, a column per mode, blank where no time counts."""
     tables = {}
     for family in FAMILIES:
         for size in SIZES:
-            own = [r for r in records if r.planned.family == family and r.planned.is_artifacts_placement]
+            own = [r for r in records.records if r.planned.table == family and r.planned.is_artifacts_placement]
             of_size = [record for record in own if record.planned.size == size]
             batch_sizes = sorted({record.planned.batch_size for record in of_size})
             if of_size:

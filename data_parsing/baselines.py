@@ -7,24 +7,29 @@ from collections.abc import Sequence
 from data_parsing.plan import PlannedScenario
 from data_parsing.records import Measurement, Record
 
-
-def incremental_baseline(record: Record, records: Sequence[Record], batch_size: int) -> Record | None:
-    """The incremental scenario at ``batch_size`` that is otherwise planned like ``record``; None where there is none.
-
-    Like in everything but how it drafts: models, quantisation, streaming, prompts and lengths.
-    """
-    candidates = (
-        other
-        for other in records
-        if other.planned.mode == "incremental"
-        and other.planned.batch_size == batch_size
-        and _conditions(other.planned) == _conditions(record.planned)
-    )
-    return next(candidates, None)
+_Conditions = tuple[str, str, str, int]
 
 
-def _conditions(planned: PlannedScenario) -> tuple[str, str, str, dict[str, str]]:
-    return planned.experiment, planned.size, planned.target, planned.conditions
+class Baselines:
+    """The incremental scenarios of a plan by what they have in common with others."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._by_conditions: dict[_Conditions, Record] = {}
+        for record in records:
+            if record.planned.is_incremental:
+                key = _conditions(record.planned, record.planned.batch_size)
+                self._by_conditions.setdefault(key, record)
+
+    def incremental(self, record: Record, batch_size: int) -> Record | None:
+        """The incremental scenario at ``batch_size`` that is otherwise planned like ``record``; None without one.
+
+        Like in everything but how it drafts: models, quantisation, streaming, prompts, lengths and sampling.
+        """
+        return self._by_conditions.get(_conditions(record.planned, batch_size))
+
+
+def _conditions(planned: PlannedScenario, batch_size: int) -> _Conditions:
+    return planned.experiment, planned.size, planned.conditions, batch_size
 
 
 def measured_pair(record: Record, baseline: Record | None) -> tuple[Measurement, Measurement] | None:

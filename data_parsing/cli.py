@@ -10,8 +10,10 @@ from pathlib import Path
 
 from data_parsing.artifact_logs import artifact_log_tables, read_artifact_logs, remarks
 from data_parsing.errors import ParsingError
+from data_parsing.losslessness import losslessness_table
 from data_parsing.plan import load_plans
 from data_parsing.progress import DEFAULT_RUN_COMMAND, progress_report
+from data_parsing.record_set import RecordSet
 from data_parsing.records import Status, read_records
 from data_parsing.tables import build_tables, write_tables
 
@@ -40,12 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     artifact = commands.add_parser("artifact", help="write the original artifact's tables from its .out files")
     for command in (tables, status):
         command.add_argument(
-            "--plan", type=Path, nargs="+", action="extend", required=True, help="JSON lists of planned scenarios"
+            "--plan", type=Path, nargs="+", action="extend", required=True, help="JSON files of planned scenarios"
         )
     for command in (tables, status, artifact):
         command.add_argument("--raw-dir", type=Path, required=True, help="folder of the records")
     for command in (tables, artifact):
         command.add_argument("--output-dir", type=Path, required=True, help="folder for the CSV files")
+    tables.add_argument("--audit-dir", type=Path, help="folder of reports of treespec audit, for table losslessness")
     status.add_argument(
         "--run-command",
         default=DEFAULT_RUN_COMMAND,
@@ -55,8 +58,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _tables(arguments: argparse.Namespace) -> None:
-    records = read_records(arguments.raw_dir, load_plans(arguments.plan))
-    for path in write_tables(build_tables(records), arguments.output_dir):
+    plan = load_plans(arguments.plan)
+    records = read_records(arguments.raw_dir, plan.scenarios)
+    tables = build_tables(RecordSet(plan.tables, records))
+    if arguments.audit_dir is not None:
+        tables["losslessness"] = losslessness_table(arguments.audit_dir)
+    for path in write_tables(tables, arguments.output_dir):
         print(path)
     counts = Counter(record.status for record in records)
     told = [f"{counts[status]} {status.value}" for status in Status if counts[status]]
@@ -64,7 +71,7 @@ def _tables(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    print(progress_report(read_records(arguments.raw_dir, load_plans(arguments.plan)), arguments.run_command))
+    print(progress_report(read_records(arguments.raw_dir, load_plans(arguments.plan).scenarios), arguments.run_command))
 
 
 def _artifact(arguments: argparse.Namespace) -> None:

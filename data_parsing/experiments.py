@@ -1,17 +1,15 @@
-"""Tables ``server`` and ``offloading``: one row per planned scenario of theirs, with what was really measured."""
+"""The long tables: one row per planned scenario, with what was really measured; one table per word of the plans."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from data_parsing.baselines import incremental_baseline, measured_pair
 from data_parsing.frames import NUMBER, frame
-from data_parsing.intervals import median_interval, median_ratio_interval, per_token_grid
+from data_parsing.intervals import median_interval
 from data_parsing.offloading import OFFLOADING, offloading_cells
-from data_parsing.plan import FAMILIES
+from data_parsing.record_set import RecordSet
 from data_parsing.records import Measurement, Record
 from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
@@ -27,6 +25,8 @@ _MEASURES = (
     "ci_low_ms",
     "ci_high_ms",
     "tokens_per_step",
+    "tokens_per_step_ci_low",
+    "tokens_per_step_ci_high",
     "acceptance_rate",
     "draft_tokens_per_step",
     "speedup",
@@ -36,10 +36,11 @@ _MEASURES = (
 SCHEMA = IDENTITY | dict.fromkeys(_MEASURES, NUMBER) | OFFLOADING | PROVENANCE
 
 
-def experiment_tables(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """One table per family of experiments, in the long form."""
+def experiment_tables(records: RecordSet) -> dict[str, pd.DataFrame]:
+    """One table per table that a plan names, in the long form."""
     return {
-        family: frame([_row(r, records) for r in records if r.planned.family == family], SCHEMA) for family in FAMILIES
+        table: frame([_row(record, records) for record in records.records if record.planned.table == table], SCHEMA)
+        for table in records.tables
     }
 
 
@@ -48,45 +49,44 @@ def artifact_per_token_latency_ms(latencies_us: pd.Series) -> float:
     return float(latencies_us.sum()) / (ARTIFACT_TOKENS_PER_REQUEST * len(latencies_us) * 1000)
 
 
-def _row(record: Record, records: Sequence[Record]) -> dict[str, Any]:
+def _row(record: Record, records: RecordSet) -> dict[str, Any]:
     row = scenario_cells(record)
     if record.measurement is not None:
         row |= _latency_cells(record.measurement) | _rate_cells(record.measurement)
         row |= offloading_cells(record.measurement)
-    baseline = incremental_baseline(record, records, record.planned.batch_size)
-    pair = measured_pair(record, baseline)
-    if pair is not None and pair[0].provenance.same_conditions(pair[1].provenance):
-        measured, incremental = (per_token_grid(measurement.requests) for measurement in pair)
-        speedup = median_ratio_interval(numerator=incremental, denominator=measured)
+    speedup = records.speedups.get(record.planned.scenario)
+    if speedup is not None:
         row |= {"speedup": speedup.value, "speedup_ci_low": speedup.low, "speedup_ci_high": speedup.high}
     return row
 
 
 def _latency_cells(measurement: Measurement) -> dict[str, float]:
-    grid = per_token_grid(measurement.requests)
-    per_token_ms = pd.Series(grid.to_numpy().ravel())
-    median = median_interval(grid)
+    per_token_ms = pd.Series(measurement.per_token_ms.to_numpy().ravel())
+    median = median_interval(measurement.per_token_ms)
+    p90, p99 = per_token_ms.quantile([0.90, 0.99])
     return {
         "artifact_per_token_latency_ms": artifact_per_token_latency_ms(measurement.requests["latency_us"]),
         "per_token_latency_ms": per_token_ms.mean(),
         "median_per_token_latency_ms": median.value,
-        "p90_per_token_latency_ms": per_token_ms.quantile(0.90),
-        "p99_per_token_latency_ms": per_token_ms.quantile(0.99),
+        "p90_per_token_latency_ms": p90,
+        "p99_per_token_latency_ms": p99,
         "ci_low_ms": median.low,
         "ci_high_ms": median.high,
     }
 
 
 def _rate_cells(measurement: Measurement) -> dict[str, float | None]:
-    total = measurement.requests[
-        ["num_step_tokens", "num_decoding_steps", "num_accepted_tokens", "num_draft_tokens"]
-    ].sum()
+    counts = ["num_decoding_steps", "num_accepted_tokens", "num_draft_tokens"]
+    num_steps, num_accepted, num_drafted = measurement.requests[counts].sum().tolist()
+    tokens_per_step = measurement.tokens_per_step
     return {
-        "tokens_per_step": _ratio(total["num_step_tokens"], total["num_decoding_steps"]),
-        "acceptance_rate": _ratio(total["num_accepted_tokens"], total["num_draft_tokens"]),
-        "draft_tokens_per_step": _ratio(total["num_draft_tokens"], total["num_decoding_steps"]),
+        "tokens_per_step": tokens_per_step.value,
+        "tokens_per_step_ci_low": tokens_per_step.low,
+        "tokens_per_step_ci_high": tokens_per_step.high,
+        "acceptance_rate": _ratio(num_accepted, num_drafted),
+        "draft_tokens_per_step": _ratio(num_drafted, num_steps),
     }
 
 
-def _ratio(part: int, whole: int) -> float | None:
+def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None

@@ -31,6 +31,11 @@ def frame(rows: Iterable[Mapping[str, Any]], schema: Schema) -> pd.DataFrame:
     return pd.DataFrame({column: pd.Series(cells, dtype=schema[column]) for column, cells in columns.items()})
 
 
+def typed(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The schema's columns of a table, in its order and types, rows numbered anew."""
+    return table[list(schema)].reset_index(drop=True).astype(dict(schema))
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table with six significant digits; readers see the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")

@@ -91,7 +91,7 @@ def read_profile_log(text: str) -> ProfileLog:
 def _trusted(tags: list[re.Match[str]], text: str) -> list[re.Match[str]]:
     """The tags that are the log's own: in a log with prefixes, one without stands in a prompt or an answer."""
     prefix_ends = {prefix.end() for prefix in _LOGGER_PREFIX.finditer(text)}
-    return [tag for tag in tags if tag.start() in prefix_ends] or tags
+    return [tag for tag in tags if tag.start() in prefix_ends] if prefix_ends else tags
 
 
 def _segments(tags: list[re.Match[str]], text: str) -> list[tuple[str, str]]:

@@ -61,6 +61,11 @@ def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _LIMIT
 
 
+def text_or_none(parent: dict[str, Any], key: str) -> str | None:
+    """The text under a key, None where it is null or absent."""
+    return None if parent.get(key) is None else text_of(parent, key)
+
+
 def count_of(parent: dict[str, Any], key: str) -> int:
     """The integer from 0 under a key."""
     value = parent.get(key)
@@ -69,18 +74,44 @@ def count_of(parent: dict[str, Any], key: str) -> int:
     return value
 
 
+def _is_duration(value: object) -> TypeGuard[int | float]:
+    # NaN is in no interval; JSON's true is an int to Python.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _LIMIT
+
+
 def duration_of(parent: dict[str, Any], key: str) -> float:
     """The finite number from 0 under a key, in the unit that the key names."""
     value = parent.get(key)
-    # NaN is in no interval; JSON's true is an int to Python.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LIMIT:
+    if not _is_duration(value):
         raise DamagedRecordError(f"{key} is not a duration")
     return float(value)
 
 
+def durations_of(parent: dict[str, Any], key: str) -> tuple[float, ...]:
+    """The list of finite numbers from 0 under a key."""
+    value = parent.get(key)
+    if not isinstance(value, list) or not all(map(_is_duration, value)):
+        raise DamagedRecordError(f"{key} is not a list of durations")
+    return tuple(map(float, value))
+
+
 def counts_of(parent: dict[str, Any], key: str) -> tuple[int, ...]:
     """The list of integers from 0 under a key."""
+    return _counts(parent.get(key), key)
+
+
+def rows_of_counts(parent: dict[str, Any], key: str) -> tuple[tuple[int, ...], ...]:
+    """The list of lists of integers from 0 under a key."""
     value = parent.get(key)
-    if not isinstance(value, list) or not all(map(_is_count, value)):
+    if not isinstance(value, list):
+        raise DamagedRecordError(f"{key} is not a list of lists of counts")
+    return tuple(_counts(row, key) for row in value)
+
+
+def _counts(value: object, key: str) -> tuple[int, ...]:
+    # Lists are long; types and ends are looked at without a call per number.
+    if not isinstance(value, list) or not set(map(type, value)) <= {int}:
+        raise DamagedRecordError(f"{key} is not a list of counts")
+    if value and not 0 <= min(value) <= max(value) < _LIMIT:
         raise DamagedRecordError(f"{key} is not a list of counts")
     return tuple(value)

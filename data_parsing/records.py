@@ -6,12 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from data_parsing.errors import ParsingError
+from data_parsing.intervals import Estimate, per_token_grid, rate_intervals, sums_grid
 from data_parsing.plan import PlannedScenario
+from data_parsing.rank_counts import RankCounts
+from data_parsing.record_costs import StepCosts, read_costs
 from data_parsing.record_fields import DamagedRecordError, object_of, read_json_object, text_of
 from data_parsing.record_parts import (
     OffloadPlan,
@@ -45,7 +50,40 @@ class Measurement:
     """One row per request and repeat, columns of ``request_rows.COLUMNS``."""
     repeats: tuple[RepeatTotals, ...]
     provenance: Provenance
+    costs: dict[str, StepCosts]
+    """By number of the draft model; empty where they were not measured."""
     offload: OffloadPlan | None = None
+
+    @cached_property
+    def num_repeats(self) -> int:
+        """Measured passes over the prompts."""
+        return int(self.requests["repeat"].nunique())
+
+    @cached_property
+    def per_token_ms(self) -> pd.DataFrame:
+        """``intervals.per_token_grid`` of the requests."""
+        return per_token_grid(self.requests)
+
+    @cached_property
+    def tokens_per_step(self) -> Estimate:
+        """What a decoding step emits, over all requests."""
+        counts = self.requests[["num_step_tokens", "num_decoding_steps"]].to_numpy(dtype=np.float64)
+        counts_RPC = sums_grid(self.requests, counts)
+        (estimate,) = rate_intervals(counts_RPC[:, :, :1], counts_RPC[:, :, 1:])
+        return estimate
+
+    @cached_property
+    def outputs(self) -> dict[int, set[tuple[int, ...]]]:
+        """Prompt -> the different outputs of all its requests."""
+        outputs: dict[int, set[tuple[int, ...]]] = {}
+        for prompt, token_ids in zip(self.requests["prompt_index"], self.requests["output_token_ids"], strict=True):
+            outputs.setdefault(int(prompt), set()).add(token_ids)
+        return outputs
+
+    @cached_property
+    def rank_counts(self) -> RankCounts:
+        """What was offered and accepted, by depth and rank."""
+        return RankCounts.of(self.requests)
 
 
 @dataclass(frozen=True)
@@ -102,6 +140,7 @@ def _measurement(raw_dir: Path, planned: PlannedScenario, meta: dict[str, object
             models=object_of(meta, "models"),
             environment=object_of(meta, "environment"),
         ),
+        costs=read_costs(meta),
         offload=read_offload_plan(meta),
     )
 

@@ -1,10 +1,11 @@
-"""Columns that every table with one row per scenario shares."""
+"""Columns that every table of planned scenarios shares."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from data_parsing.frames import COUNT, TEXT
+from data_parsing.plan import PlannedScenario
 from data_parsing.records import Record
 
 IDENTITY = {
@@ -18,6 +19,14 @@ IDENTITY = {
     "draft": TEXT,
     "offload": TEXT,
     "quantisation": TEXT,
+    "prompt_set": TEXT,
+    "decoding": TEXT,
+    "expansion": TEXT,
+    "tree_width": COUNT,
+    "branching_step": COUNT,
+    "selection": TEXT,
+    "verifier": TEXT,
+    "tree_layout": TEXT,
     "num_requests": COUNT,
     "num_repeats": COUNT,
 }
@@ -47,15 +56,17 @@ def scenario_cells(record: Record) -> dict[str, Any]:
         "draft": planned.draft or None,
         "offload": planned.offload or None,
         "quantisation": planned.quantisation or None,
+        "prompt_set": planned.prompt_set or None,
+        "decoding": planned.decoding or None,
         "experiment": planned.experiment,
         "detail": record.detail or None,
-    }
+    } | _drafting_cells(planned)
     measurement = record.measurement
     if measurement is not None:
         provenance = measurement.provenance
         cells |= {
-            "num_requests": len(measurement.requests) // measurement.requests["repeat"].nunique(),
-            "num_repeats": measurement.requests["repeat"].nunique(),
+            "num_requests": len(measurement.requests) // measurement.num_repeats,
+            "num_repeats": measurement.num_repeats,
             "device": provenance.device,
             "num_threads": provenance.num_threads,
             "dtype": provenance.dtype,
@@ -64,3 +75,18 @@ def scenario_cells(record: Record) -> dict[str, Any]:
             "target_num_parameters": provenance.target_num_parameters,
         }
     return cells
+
+
+def _drafting_cells(planned: PlannedScenario) -> dict[str, Any]:
+    """Blank where nothing is drafted: there a verifier has nothing to judge."""
+    if not planned.drafts:
+        return {}
+    drafting = planned.drafting
+    return {
+        "expansion": ".".join(map(str, drafting.expansion)) or None,
+        "tree_width": drafting.tree_width,
+        "branching_step": drafting.branching_step,
+        "selection": drafting.selection or None,
+        "verifier": planned.verifier or None,
+        "tree_layout": planned.tree_layout or None,
+    }

@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from data_parsing import accepted_lengths, predictions, request_table, time_split, token_equality, verify_costs
+from data_parsing.acceptance import ACCEPTANCE_SCHEMA, SUCCESS_SCHEMA, acceptance_table, success_rates_table
 from data_parsing.artifact_tables import artifact_tables
+from data_parsing.errors import ParsingError
 from data_parsing.experiments import experiment_tables
-from data_parsing.frames import write_csv
-from data_parsing.records import Record
-from data_parsing.time_split import time_split_table
-from data_parsing.token_equality import token_equality_table
+from data_parsing.frames import Schema, write_csv
+from data_parsing.record_set import RecordSet
 
-TableBuilder = Callable[[Sequence[Record]], dict[str, pd.DataFrame]]
+TableBuilder = Callable[[RecordSet], dict[str, pd.DataFrame]]
 """From the records of all planned scenarios to tables by name; a name becomes ``<name>.csv``."""
+
+FIXED_SCHEMAS: dict[str, Schema] = {
+    "time_split": time_split.SCHEMA,
+    "token_equality": token_equality.SCHEMA,
+    "requests": request_table.SCHEMA,
+    "acceptance": ACCEPTANCE_SCHEMA,
+    "success_rates": SUCCESS_SCHEMA,
+    "accepted_lengths": accepted_lengths.SCHEMA,
+    "verify_costs": verify_costs.SCHEMA,
+    "predictions": predictions.SCHEMA,
+}
+"""The tables that every plan has."""
 
 TABLE_BUILDERS: tuple[TableBuilder, ...] = (
     artifact_tables,
     experiment_tables,
-    time_split_table,
-    token_equality_table,
+    time_split.time_split_table,
+    token_equality.token_equality_table,
+    request_table.request_table,
+    acceptance_table,
+    success_rates_table,
+    accepted_lengths.accepted_lengths_table,
+    verify_costs.verify_costs_table,
+    predictions.predictions_table,
 )
 
 
-def build_tables(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """Every table by name."""
+def build_tables(records: RecordSet) -> dict[str, pd.DataFrame]:
+    """Every table by name; a plan whose table has the name of another is a ParsingError."""
     tables: dict[str, pd.DataFrame] = {}
     for build in TABLE_BUILDERS:
-        tables |= build(records)
+        built = build(records)
+        if doubled := sorted(tables.keys() & built.keys()):
+            raise ParsingError(f"two tables are named {doubled[0]!r}: an experiment's prefix must be another word")
+        tables |= built
     return tables
 
 

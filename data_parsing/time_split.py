@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from data_parsing.frames import COUNT, NUMBER, frame
 from data_parsing.plan import PEERS
 from data_parsing.record_parts import STEP_PARTS
+from data_parsing.record_set import RecordSet
 from data_parsing.records import Measurement, Record
 from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
@@ -21,12 +21,12 @@ SCHEMA = (
 )
 
 
-def time_split_table(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
+def time_split_table(records: RecordSet) -> dict[str, pd.DataFrame]:
     """``time_split``: shares of each part in the time of all steps of all repeats; they sum to 1.
 
     Peers have no row: what their steps spend their time on is not known.
     """
-    ours = [record for record in records if record.planned.mode not in PEERS]
+    ours = [record for record in records.records if record.planned.mode not in PEERS]
     return {"time_split": frame([_row(record) for record in ours], SCHEMA)}
 
 

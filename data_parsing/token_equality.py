@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from data_parsing.baselines import incremental_baseline, measured_pair
+from data_parsing.baselines import Baselines, measured_pair
 from data_parsing.frames import COUNT, TEXT, frame
+from data_parsing.record_set import RecordSet
 from data_parsing.records import Record
+
+Outputs = set[tuple[int, ...]]
 
 SCHEMA = {
     "experiment": TEXT,
@@ -38,19 +41,27 @@ class TokenEquality:
 
 
 def token_equality(record: Record, records: Sequence[Record]) -> TokenEquality | None:
-    """The comparison with incremental decoding at batch size 1, None where either record does not count."""
-    pair = measured_pair(record, incremental_baseline(record, records, batch_size=1))
-    if pair is None or not pair[0].provenance.same_prompts(pair[1].provenance):
+    """The comparison with incremental decoding at batch size 1, None where it can or need not be made."""
+    return _equality(record, Baselines(records).incremental(record, batch_size=1))
+
+
+def token_equality_table(records: RecordSet) -> dict[str, pd.DataFrame]:
+    """``token_equality``: one row per planned scenario, blank counts where nothing is compared."""
+    return {"token_equality": frame([_row(record, records.baselines) for record in records.records], SCHEMA)}
+
+
+def _equality(record: Record, baseline: Record | None) -> TokenEquality | None:
+    """None where a record does not count, and where tokens are drawn: two lossless ways draw different ones."""
+    pair = measured_pair(record, baseline)
+    if pair is None or record.planned.decoding == "stochastic":
         return None
-    return _comparison(pair[0].requests, pair[1].requests)
+    measured, incremental = pair
+    if not measured.provenance.same_prompts(incremental.provenance):
+        return None
+    return _comparison(measured.outputs, incremental.outputs)
 
 
-def token_equality_table(records: Sequence[Record]) -> dict[str, pd.DataFrame]:
-    """``token_equality``: one row per planned scenario, blank counts where either record does not count."""
-    return {"token_equality": frame([_row(record, records) for record in records], SCHEMA)}
-
-
-def _row(record: Record, records: Sequence[Record]) -> dict[str, Any]:
+def _row(record: Record, baselines: Baselines) -> dict[str, Any]:
     planned = record.planned
     row: dict[str, Any] = {
         "experiment": planned.experiment,
@@ -63,10 +74,10 @@ def _row(record: Record, records: Sequence[Record]) -> dict[str, Any]:
     }
     if record.measurement is not None:
         row["dtype"] = record.measurement.provenance.dtype
-    baseline = incremental_baseline(record, records, batch_size=1)
+    baseline = baselines.incremental(record, batch_size=1)
     if baseline is not None:
         row["baseline_scenario"] = baseline.planned.scenario
-    equality = token_equality(record, records)
+    equality = _equality(record, baseline)
     if equality is not None:
         row |= {
             "num_prompts_compared": equality.num_compared,
@@ -76,13 +87,8 @@ def _row(record: Record, records: Sequence[Record]) -> dict[str, Any]:
     return row
 
 
-def _comparison(requests: pd.DataFrame, baseline: pd.DataFrame) -> TokenEquality:
+def _comparison(outputs: Mapping[int, Outputs], expected: Mapping[int, Outputs]) -> TokenEquality:
     """Over the prompts that both have; a prompt is identical if every repeat of both emitted the same."""
-    outputs, expected = _outputs_by_prompt(requests), _outputs_by_prompt(baseline)
     compared = sorted(outputs.keys() & expected.keys())
     different = [prompt for prompt in compared if len(outputs[prompt] | expected[prompt]) > 1]
     return TokenEquality(len(compared), len(compared) - len(different), different[0] if different else None)
-
-
-def _outputs_by_prompt(requests: pd.DataFrame) -> dict[int, set[tuple[int, ...]]]:
-    return {int(prompt): set(outputs) for prompt, outputs in requests.groupby("prompt_index")["output_token_ids"]}

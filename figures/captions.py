@@ -7,12 +7,21 @@ from collections.abc import Iterable, Sequence
 
 from figures.tables import OK, SIZES, Scenario
 
+NOT_MEASURED = "not measured"
+"""Of a record that counts but does not hold what the figure shows."""
 _COMMIT_LENGTH = 10
 
 
 def coverage(scenarios: Sequence[Scenario]) -> str:
     """How many of the planned scenarios are drawn, and why the others are not."""
     return coverage_of([scenario.status for scenario in scenarios])
+
+
+def outcome(scenario: Scenario, is_drawn: bool) -> str:
+    """OK where a scenario is drawn, else why it is not."""
+    if is_drawn:
+        return OK
+    return scenario.status if scenario.status != OK else NOT_MEASURED
 
 
 def coverage_of(outcomes: Sequence[str]) -> str:
@@ -30,8 +39,8 @@ def left_out(functional: Sequence[Scenario]) -> str:
         return ""
     sizes = " and ".join(size for size in SIZES if any(scenario.size == size for scenario in functional))
     return (
-        f"{_counted(len(functional), 'functional scenario')} of size {sizes} left out: they show that it "
-        "works, and their times are the scheduler's; whether their tokens are right is in token_equality.csv."
+        f"{_counted(len(functional), 'functional scenario')} of size {sizes} left out: they show that it works, and "
+        "their times are the scheduler's. Whether their tokens are right is in token_equality.csv."
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 from figures.errors import FigureError
-from figures.gallery import FIGURES, Sources
+from figures.gallery import FIGURES
 from figures.io import save_figure
+from figures.sources import Sources
 from figures.style import RC
 
 _PAPER_DIR = Path(__file__).resolve().parents[1] / "paper"

@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from figures.acceptance_by_depth import draw_acceptance_by_depth
+from figures.accepted_lengths import draw_accepted_lengths
+from figures.break_even import draw_break_even
 from figures.latency import draw_latency
-from figures.panels import own_settings
-from figures.speedup import draw_speedup
-from figures.tables import (
-    LatencyRow,
-    read_latency_rows,
+from figures.panels import by_placement_and_mode, own_settings
+from figures.parallel_decoding import draw_parallel_decoding
+from figures.predicted_speedup import draw_predicted_speedup
+from figures.published import (
     read_published_offloading,
     read_published_ranges,
-    read_time_split_rows,
+    read_published_sampling,
+    read_published_success,
+    read_published_tokens_per_step,
 )
+from figures.rank_success import draw_rank_success
+from figures.researcher_tables import (
+    read_acceptance,
+    read_accepted_lengths,
+    read_cost_curves,
+    read_predictions,
+)
+from figures.sampling_algorithms import draw_sampling_algorithms
+from figures.sources import Sources
+from figures.speedup import draw_speedup
+from figures.tables import ScenarioRow, read_requests, read_scenarios, read_success_rates, read_time_split
 from figures.time_split import draw_time_split
+from figures.tokens_per_step import draw_tokens_per_step
+from figures.tokens_per_step_cdf import draw_tokens_per_step_cdf
+from figures.tree_size_acceptance import draw_tree_size_acceptance
 from figures.tree_sizes import draw_tree_sizes
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where figures read from."""
-
-    csv_dir: Path
-    paper_dir: Path
-    """Published numbers; what is not there is not drawn."""
-
+from figures.verify_cost import draw_verify_cost
+from figures.width_latency import draw_width_latency
 
 _PUBLISHED_SERVER = (
-    "Grey: the range that the SpecInfer paper gives for tree-based speculation over batch sizes 1 to 16, on other "
-    "hardware and models and against other systems: not a result of this run."
+    "Grey: the range that the SpecInfer paper gives for tree-based speculation over batch sizes 1 to 16. Its hardware, "
+    "models and baselines are others: it is not a result of this run."
 )
 _PUBLISHED_OFFLOADING = (
-    "Grey: what the SpecInfer paper gives (figure 8), on other hardware and models and over FlexGen, which is another "
-    "baseline than the incremental decoding that everything else here is over: not a result of this run."
+    "Grey: what the SpecInfer paper gives (figure 8). Its hardware and models are others, and its speed-ups are over "
+    "FlexGen, which is another baseline than the incremental decoding of this run: it is not a result of this run."
 )
 _OFFLOADING = (
-    "The target's weights do not fit the device memory that they may take: what is left out is streamed to it in every "
-    "pass, but in panels called resident. Rounded weights may fit, and then nothing is streamed: streamed_bytes in "
-    "offloading.csv."
+    "Weights that do not fit the device memory they are allowed are streamed to the device in every pass of the target."
 )
 
 
-def _rows(sources: Sources, family: str) -> list[LatencyRow]:
-    return own_settings(read_latency_rows(sources.csv_dir, family))
+def _rows(sources: Sources, table: str) -> list[ScenarioRow]:
+    return own_settings(read_scenarios(sources.csv_dir, table), by_placement_and_mode)
 
 
 def _server_latency(sources: Sources) -> Figure:
@@ -67,19 +73,88 @@ def _offloading_speedup(sources: Sources) -> Figure:
     return draw_speedup(_rows(sources, "offloading"), published, _PUBLISHED_OFFLOADING)
 
 
+def _tokens_per_step_cdf(sources: Sources) -> Figure:
+    return draw_tokens_per_step_cdf(read_scenarios(sources.csv_dir, "tree_width"), read_requests(sources.csv_dir))
+
+
+def _width_latency(sources: Sources) -> Figure:
+    return draw_width_latency(read_scenarios(sources.csv_dir, "tree_width_latency"))
+
+
+def _parallel_decoding(sources: Sources) -> Figure:
+    return draw_parallel_decoding(read_scenarios(sources.csv_dir, "parallel_decoding"))
+
+
+def _rank_success(sources: Sources) -> Figure:
+    planned, rates = read_scenarios(sources.csv_dir, "rank_success"), read_success_rates(sources.csv_dir)
+    return draw_rank_success(planned, rates, read_published_success(sources.paper_dir))
+
+
+def _tokens_per_step(sources: Sources) -> Figure:
+    published = read_published_tokens_per_step(sources.paper_dir)
+    return draw_tokens_per_step(read_scenarios(sources.csv_dir, "tree_width"), published)
+
+
+def _sampling_algorithms(sources: Sources) -> Figure:
+    published = read_published_sampling(sources.paper_dir)
+    return draw_sampling_algorithms(read_scenarios(sources.csv_dir, "sampling"), published)
+
+
 def _tree_sizes(sources: Sources) -> Figure:
     return draw_tree_sizes(_rows(sources, "offloading"))
 
 
 def _time_split(sources: Sources) -> Figure:
-    return draw_time_split(own_settings(read_time_split_rows(sources.csv_dir)))
+    """Of the scenarios of the server table."""
+    of_server = {row.scenario.name for row in read_scenarios(sources.csv_dir, "server")}
+    rows = [row for row in read_time_split(sources.csv_dir) if row.scenario.name in of_server]
+    return draw_time_split(own_settings(rows, by_placement_and_mode))
+
+
+def _acceptance_by_depth(sources: Sources) -> Figure:
+    return draw_acceptance_by_depth(read_acceptance(sources.csv_dir))
+
+
+def _accepted_lengths(sources: Sources) -> Figure:
+    return draw_accepted_lengths(read_accepted_lengths(sources.csv_dir))
+
+
+def _tree_size_acceptance(sources: Sources) -> Figure:
+    return draw_tree_size_acceptance(read_predictions(sources.csv_dir))
+
+
+def _verify_cost(sources: Sources) -> Figure:
+    planned = [row.scenario for row in read_predictions(sources.csv_dir)]
+    return draw_verify_cost(read_cost_curves(sources.csv_dir), planned)
+
+
+def _predicted_speedup(sources: Sources) -> Figure:
+    return draw_predicted_speedup(read_predictions(sources.csv_dir))
+
+
+def _break_even(sources: Sources) -> Figure:
+    return draw_break_even(read_cost_curves(sources.csv_dir), read_predictions(sources.csv_dir))
 
 
 FIGURES: dict[str, Callable[[Sources], Figure]] = {
+    # The SpecInfer paper's figures 7 to 11 and tables 1 to 3.
     "server_latency": _server_latency,
     "server_speedup": _server_speedup,
     "offloading_latency": _offloading_latency,
     "offloading_speedup": _offloading_speedup,
+    "tokens_per_step_cdf": _tokens_per_step_cdf,
+    "width_latency": _width_latency,
+    "parallel_decoding": _parallel_decoding,
+    "rank_success": _rank_success,
+    "tokens_per_step": _tokens_per_step,
+    "sampling_algorithms": _sampling_algorithms,
+    # What a researcher asks next.
     "tree_sizes": _tree_sizes,
     "time_split": _time_split,
+    "acceptance_by_depth": _acceptance_by_depth,
+    "accepted_lengths": _accepted_lengths,
+    "tree_size_acceptance": _tree_size_acceptance,
+    "verify_cost": _verify_cost,
+    "predicted_speedup": _predicted_speedup,
+    "break_even": _break_even,
 }

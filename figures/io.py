@@ -26,11 +26,16 @@ def save_figure(figure: Figure, output_dir: Path, name: str) -> list[Path]:
     return [_save(figure, output_dir / f"{name}.{kind}", kind) for kind in _METADATA]
 
 
+def _said(figure: Figure, kind: str) -> dict[str, str]:
+    """The caption as text inside the PNG, so that whatever shows the picture can say it to those who do not see it."""
+    return {"Description": " ".join(text.get_text() for text in figure.texts)} if kind == "png" else {}
+
+
 def _save(figure: Figure, path: Path, kind: str) -> Path:
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind])
+        figure.savefig(temporary, format=kind, dpi=PNG_DPI, metadata=_METADATA[kind] | _said(figure, kind))
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from figures.bars import GROUP_WIDTH, bar_handles, draw_bar, draw_gap, label_above
 from figures.captions import coverage, left_out, nothing_yet, provenance
 from figures.panels import batch_axis, drawn_modes, groups_of, panel_title, split_functional
 from figures.sheet import open_sheet, say_in_panel
-from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import MODES, PEERS, LatencyRow
+from figures.style import FAINT, INK, MODE_MARKS
+from figures.tables import MODES, PEERS, ScenarioRow
 
 _PANEL_HEIGHT = 2.3  # inches
-_GROUP_WIDTH = 0.86  # of the distance between two batch sizes
-_NARROW = 0.25  # of the same: labels of narrower bars are smaller, so that they do not meet
 _HEADROOM = 1.15  # room for labels above the highest whisker
-_GAP_HEIGHT = 0.29  # of the panel: the longest reason fits
 _NO_BASELINE = "n/a"
 
 _WHAT = (
@@ -29,13 +26,13 @@ _WHAT = (
     "repeats. Labels: speed-up over incremental decoding at the same batch size."
 )
 _WHAT_PEER = (
-    "{}: a third party with the same weights, prompts and threads, measured after our modes in a process of its own, "
-    "not interleaved with them; static batches, a request's latency is that of its whole batch."
+    "{}: a third party with the same weights, prompts and threads. It is measured after our modes in a process of its "
+    "own, not interleaved with them. Its batches are static: a request's latency is that of its whole batch."
 )
 _WHAT_NO_BASELINE = f"{_NO_BASELINE}: no incremental record of the same conditions to compare with."
 
 
-def draw_latency(rows: Sequence[LatencyRow], about: str = "") -> Figure:
+def draw_latency(rows: Sequence[ScenarioRow], about: str = "") -> Figure:
     """Draw one panel per placement that is planned to be timed; ``about`` begins the caption."""
     rows, functional = split_functional(rows)
     scenarios = [row.scenario for row in rows]
@@ -50,59 +47,32 @@ def draw_latency(rows: Sequence[LatencyRow], about: str = "") -> Figure:
         _draw_panel(panel, group.rows, modes)
         panel_title(panel, group.size, [row.scenario for row in group.rows], group.weights)
     marks = [MODE_MARKS[mode] for mode in modes]
-    sheet.legend((Patch(facecolor=m.colour, hatch=m.hatch, edgecolor=INK, label=m.label) for m in marks), len(marks))
+    sheet.legend(bar_handles(marks), len(marks))
     return sheet.figure
 
 
-def _draw_panel(panel: Axes, rows: Sequence[LatencyRow], modes: Sequence[str]) -> None:
+def _draw_panel(panel: Axes, rows: Sequence[ScenarioRow], modes: Sequence[str]) -> None:
     batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.tick_params(axis="x", length=0)
     panel.set_ylabel("per-token latency (ms)")
-    tops = [row.latency_ms.high for row in rows if row.latency_ms]
+    tops = [row.latency_ms.top for row in rows if row.latency_ms]
     if not tops:
         panel.set_yticks([])
         say_in_panel(panel, nothing_yet([row.scenario for row in rows]))
         return
     panel.set_ylim(0, max(tops) * _HEADROOM)
-    width = _GROUP_WIDTH / len(modes)
+    width = GROUP_WIDTH / len(modes)
     for row in rows:
         aside = (modes.index(row.scenario.mode) - (len(modes) - 1) / 2) * width
         _draw_bar(panel, row, batch_sizes.index(row.scenario.batch_size) + aside, width)
 
 
-def _draw_bar(panel: Axes, row: LatencyRow, place: float, width: float) -> None:
-    mark = MODE_MARKS[row.scenario.mode]
+def _draw_bar(panel: Axes, row: ScenarioRow, place: float, width: float) -> None:
     latency = row.latency_ms
     if latency is None:
-        _draw_gap(panel, row, place, width)
+        draw_gap(panel, place, width, row.scenario.status)
         return
-    panel.bar(place, latency.value, width, color=mark.colour, hatch=mark.hatch, edgecolor=INK, linewidth=0.6)
-    panel.errorbar(
-        place,
-        latency.value,
-        yerr=[[max(latency.value - latency.low, 0)], [max(latency.high - latency.value, 0)]],
-        color=INK,
-        elinewidth=0.9,
-        capsize=2.2,
-        capthick=0.9,
-    )
+    draw_bar(panel, place, width, latency, MODE_MARKS[row.scenario.mode])
     if row.scenario.mode != "incremental":
-        panel.annotate(
-            f"{row.speedup.value:.1f}×" if row.speedup else _NO_BASELINE,
-            (place, max(latency.high, latency.value)),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=SMALL_TEXT if width > _NARROW else SMALL_TEXT - 1,
-            color=INK if row.speedup else FAINT,
-        )
-
-
-def _draw_gap(panel: Axes, row: LatencyRow, place: float, width: float) -> None:
-    """Mark the place of a bar that is not there with the reason."""
-    height = _GAP_HEIGHT * panel.get_ylim()[1]
-    panel.bar(place, height, width * 0.86, color="none", edgecolor=FAINT, linewidth=0.7, linestyle=":")
-    panel.text(
-        place, height / 2, row.scenario.status, ha="center", va="center", rotation=90, fontsize=SMALL_TEXT, color=FAINT
-    )
+        label = f"{row.speedup.value:.1f}×" if row.speedup else _NO_BASELINE
+        label_above(panel, place, latency.top, label, width, INK if row.speedup else FAINT)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from matplotlib.axes import Axes
 
-from figures.style import FAINT, INK, SMALL_TEXT, Mark
-from figures.tables import PEERS, SIZES, Scenario
+from figures.style import FAINT, SMALL_TEXT
+from figures.tables import PEERS, SIZES, Scenario, ScenarioRow
 
 
 class _Row(Protocol):
@@ -20,19 +20,23 @@ class _Row(Protocol):
 RowT = TypeVar("RowT", bound=_Row)
 
 
-def own_settings(rows: Sequence[RowT]) -> list[RowT]:
-    """One row per placement, batch size and mode: that of the experiment's own settings.
+def own_settings(rows: Sequence[RowT], place: Callable[[Scenario], object]) -> list[RowT]:
+    """One row per place on the paper: that of the experiment's own settings.
 
     Names of scenarios with further settings append to the name of the one without, which is thus the shortest.
     """
-    chosen: dict[tuple[object, ...], RowT] = {}
+    chosen: dict[object, RowT] = {}
     for row in rows:
-        scenario = row.scenario
-        key = (scenario.size, scenario.offload, scenario.quantisation, scenario.batch_size, scenario.mode)
+        key = place(row.scenario)
         known = chosen.setdefault(key, row)
-        if len(scenario.name) < len(known.scenario.name):
+        if len(row.scenario.name) < len(known.scenario.name):
             chosen[key] = row
     return list(chosen.values())
+
+
+def by_placement_and_mode(scenario: Scenario) -> object:
+    """Its place where a panel is a placement, with a batch axis and a mark per mode."""
+    return scenario.size, scenario.offload, scenario.quantisation, scenario.batch_size, scenario.mode
 
 
 def split_functional(rows: Sequence[RowT]) -> tuple[list[RowT], list[Scenario]]:
@@ -47,14 +51,23 @@ def rows_by_size(rows: Sequence[RowT]) -> dict[str, list[RowT]]:
     return {size: group for size, group in groups.items() if group} or {"": []}
 
 
+def rows_by_decoding(rows: Sequence[RowT]) -> dict[tuple[str, str], list[RowT]]:
+    """The rows of each planned size and way of decoding, small and greedy first; one empty group if nothing is."""
+    groups: dict[tuple[str, str], list[RowT]] = {}
+    for size, of_size in rows_by_size(rows).items():
+        for row in sorted(of_size, key=lambda row: row.scenario.decoding or ""):
+            groups.setdefault((size, row.scenario.decoding or ""), []).append(row)
+    return groups or {("", ""): []}
+
+
 @dataclass(frozen=True)
-class Group(Generic[RowT]):
+class Group:
     """The rows of one panel: one model size, its weights kept in one way."""
 
     size: str
     weights: str
     """How they are kept, in words; "" where all rows of the figure keep them resident and as they are stored."""
-    rows: list[RowT]
+    rows: list[ScenarioRow]
 
     @property
     def is_plain(self) -> bool:
@@ -64,25 +77,42 @@ class Group(Generic[RowT]):
     @property
     def is_streamed(self) -> bool:
         """Whether a device does not hold all weights."""
-        return any(row.scenario.offload for row in self.rows)
+        return _is_streamed(self.rows)
 
 
-def groups_of(rows: Sequence[RowT]) -> list[Group[RowT]]:
+def groups_of(rows: Sequence[ScenarioRow]) -> list[Group]:
     """One group per size and way of keeping the weights, in the order of the plan; an empty one if nothing is."""
     any_streamed = any(row.scenario.offload for row in rows)
-    groups = []
-    for size, of_size in rows_by_size(rows).items():
-        by_weights: dict[str, list[RowT]] = {}
-        for row in of_size:
-            by_weights.setdefault(weights(row.scenario, any_streamed), []).append(row)
-        groups += [Group(size, how, of_group) for how, of_group in (by_weights or {"": []}).items()]
-    return groups
+    return [
+        Group(size, weights(of_group, any_streamed) if of_group else "", of_group)
+        for size, of_size in rows_by_size(rows).items()
+        for of_group in rows_by_weights(of_size) or [[]]
+    ]
 
 
-def weights(scenario: Scenario, any_streamed: bool) -> str:
-    """How the target's weights are kept, in words."""
-    place = f"streamed from {scenario.offload}" if scenario.offload else "resident" if any_streamed else ""
+def rows_by_weights(rows: Sequence[ScenarioRow]) -> list[list[ScenarioRow]]:
+    """The rows of each way of keeping the weights, in the order of the plan."""
+    groups: dict[object, list[ScenarioRow]] = {}
+    for row in rows:
+        groups.setdefault((row.scenario.offload, row.scenario.quantisation), []).append(row)
+    return list(groups.values())
+
+
+def weights(rows: Sequence[ScenarioRow], any_streamed: bool) -> str:
+    """How the target's weights are kept, in words, by rows that all keep them alike."""
+    scenario = rows[0].scenario
+    if _is_streamed(rows):
+        place = f"streamed from {scenario.offload}"
+    elif scenario.offload:
+        place = "fits without streaming"
+    else:
+        place = "resident" if any_streamed else ""
     return ", ".join(filter(None, [place, scenario.quantisation]))
+
+
+def _is_streamed(rows: Sequence[ScenarioRow]) -> bool:
+    """Whether weights are streamed: where they may be, unless a record tells that all of them fit."""
+    return any(row.scenario.offload for row in rows) and not any(row.streamed_bytes == 0 for row in rows)
 
 
 def panel_title(panel: Axes, size: str, scenarios: Sequence[Scenario], how: str = "") -> None:
@@ -107,8 +137,8 @@ def batch_axis(panel: Axes, scenarios: Sequence[Scenario]) -> list[int]:
     return batch_sizes
 
 
-def name_gaps(panel: Axes, reasons: Mapping[int, Sequence[str]]) -> None:
-    """Say, at the foot of the panel, what has no point at a place of the batch axis and why."""
+def name_gaps(panel: Axes, reasons: Mapping[int, Sequence[str]] | Mapping[float, Sequence[str]]) -> None:
+    """Say, at the foot of the panel, what has no point at a place of the x axis and why."""
     for place, told in reasons.items():
         panel.annotate(
             "\n".join(told),
@@ -120,17 +150,3 @@ def name_gaps(panel: Axes, reasons: Mapping[int, Sequence[str]]) -> None:
             fontsize=SMALL_TEXT,
             color=FAINT,
         )
-
-
-def draw_line(panel: Axes, places: Sequence[float], values: Sequence[float], mark: Mark) -> None:
-    """A line with its markers; a gap where a value is not a number."""
-    panel.plot(
-        places,
-        values,
-        color=mark.colour,
-        marker=mark.marker,
-        linestyle=mark.line,
-        markeredgecolor=INK,
-        markeredgewidth=0.5,
-        markersize=5,
-    )

@@ -15,7 +15,7 @@ from figures.style import FAINT, FONT, INK, SMALL_TEXT
 
 # Inches.
 WIDTH = 7.0
-_RIGHT = 0.15
+_RIGHT = 0.2
 _TOP = 0.12
 _LEGEND = 0.22
 _TITLE = 0.24
@@ -47,18 +47,21 @@ class Sheet:
         )
 
 
-def open_sheet(panel_heights: Sequence[float], caption: str, *, left: float = 0.7) -> Sheet:
-    """A sheet with panels of these heights and a left margin, in inches."""
+def open_sheet(panel_heights: Sequence[float], caption: str, *, left: float = 0.7, columns: int = 1) -> Sheet:
+    """A sheet with a row of panels per height, each with a left margin, in inches; panels go row by row."""
     lines = wrap(caption, WIDTH - 2 * _CAPTION_SIDE)
     caption_height = len(lines) * _CAPTION_LINE + _BOTTOM
     height = _TOP + _LEGEND + sum(_TITLE + panel + _BELOW_PANEL for panel in panel_heights) + caption_height
     figure = Figure(figsize=(WIDTH, height))
     panels = []
     top = height - _TOP - _LEGEND
+    pitch = WIDTH / columns
     for panel in panel_heights:
         bottom = top - _TITLE - panel
-        box = (left / WIDTH, bottom / height, (WIDTH - left - _RIGHT) / WIDTH, panel / height)
-        panels.append(figure.add_axes(box))
+        for column in range(columns):
+            start = column * pitch + left
+            box = (start / WIDTH, bottom / height, (pitch - left - _RIGHT) / WIDTH, panel / height)
+            panels.append(figure.add_axes(box))
         top = bottom - _BELOW_PANEL
     for number, line in enumerate(lines):
         line_top = caption_height - number * _CAPTION_LINE
@@ -68,16 +71,19 @@ def open_sheet(panel_heights: Sequence[float], caption: str, *, left: float = 0.
 
 def wrap(text: str, width: float) -> list[str]:
     """The text in lines that fit a width in inches, broken at spaces, or inside a word that is wider than a line."""
+    space = _width("n n") - 2 * _width("n")
     lines: list[str] = []
-    line = ""
+    free = 0.0
+    # Words are measured, not lines: measuring costs time by the letter.
     for word in _pieces(text.split(), width):
-        longer = f"{line} {word}" if line else word
-        if line and _width(longer) > width:
-            lines.append(line)
-            line = word
+        needed = _width(word) + space
+        if lines and needed <= free:
+            lines[-1] += f" {word}"
+            free -= needed
         else:
-            line = longer
-    return [*lines, line] if line else lines
+            lines.append(word)
+            free = width - (needed - space)
+    return lines
 
 
 def _pieces(words: Sequence[str], width: float) -> list[str]:
@@ -97,6 +103,11 @@ def _width(text: str) -> float:
     font = FontProperties(family=FONT, size=SMALL_TEXT)
     width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(width) / _POINTS_PER_INCH
+
+
+def width_of(panel: Axes) -> float:
+    """In inches."""
+    return float(panel.bbox.width) / panel.figure.dpi
 
 
 def say_in_panel(panel: Axes, text: str) -> None:

@@ -6,27 +6,26 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from figures.captions import coverage_of, left_out, nothing_yet, provenance
 from figures.panels import (
     Group,
     batch_axis,
-    draw_line,
     drawn_modes,
     groups_of,
     name_gaps,
     panel_title,
     split_functional,
 )
+from figures.published import Published
+from figures.series import draw_series, line_handles
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import OK, PEERS, LatencyRow, Measured, Published
+from figures.tables import OK, PEERS, ScenarioRow
 
 _PANEL_HEIGHT = 2.3  # inches
 _SPECULATIVE = ("sequence", "tree", "tree_auto")
-_ASIDE = {"sequence": -0.03, "tree": 0.03, "tree_auto": 0.09}  # so that intervals of both can be told apart
-_BAND_OPACITY = 0.2
+_ASIDE = {"sequence": -0.006, "tree": 0.006, "tree_auto": 0.018}  # of the axis, so that intervals can be told apart
 _NO_BASELINE = "no baseline"
 _HEADROOM = 1.12
 
@@ -35,9 +34,10 @@ _WHAT = (
     "size, over the prompts and repeats that both have. Bands and lines: 95% bootstrap interval."
 )
 _PUBLISHED_COLOUR = "#c0c0c0"
+_BESIDE = 9  # points from the middle of a published value's mark to its label
 
 
-def draw_speedup(rows: Sequence[LatencyRow], published: Sequence[Published], about_published: str) -> Figure:
+def draw_speedup(rows: Sequence[ScenarioRow], published: Sequence[Published], about_published: str) -> Figure:
     """Draw one panel per placement that is planned to be timed.
 
     ``about_published`` says in the caption, where anything published is drawn, what it is.
@@ -54,27 +54,25 @@ def draw_speedup(rows: Sequence[LatencyRow], published: Sequence[Published], abo
         _draw_panel(panel, group.rows, known)
         panel_title(panel, group.size, [row.scenario for row in group.rows], group.weights)
     marks = [MODE_MARKS[mode] for mode in modes]
-    handles = [Line2D([], [], color=m.colour, marker=m.marker, linestyle=m.line, label=m.label) for m in marks]
-    sheet.legend(handles, len(handles))
+    sheet.legend(line_handles(marks), len(marks))
     return sheet.figure
 
 
-def _published_beside(
-    group: Group[LatencyRow], groups: Sequence[Group[LatencyRow]], published: Sequence[Published]
-) -> Published | None:
+def _published_beside(group: Group, groups: Sequence[Group], published: Sequence[Published]) -> Published | None:
     """What is published of a panel's size: of weights as they are stored, and streamed where any are."""
-    of_paper = group.is_plain and group.is_streamed == any(other.is_streamed for other in groups)
+    any_offloaded = any(row.scenario.offload for other in groups for row in other.rows)
+    of_paper = group.is_plain and group.is_streamed == any_offloaded
     return next((known for known in published if known.size == group.size and of_paper), None)
 
 
-def _outcome(row: LatencyRow) -> str:
+def _outcome(row: ScenarioRow) -> str:
     """OK where there is a speed-up to draw, else why there is none."""
     if row.speedup:
         return OK
     return _NO_BASELINE if row.latency_ms else row.scenario.status
 
 
-def _draw_panel(panel: Axes, rows: Sequence[LatencyRow], published: Published | None) -> None:
+def _draw_panel(panel: Axes, rows: Sequence[ScenarioRow], published: Published | None) -> None:
     batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.set_ylabel("speed-up over incremental")
     speculative = [row for row in rows if row.scenario.mode in _SPECULATIVE]
@@ -93,7 +91,8 @@ def _draw_panel(panel: Axes, rows: Sequence[LatencyRow], published: Published | 
     for mode in _SPECULATIVE:
         by_batch_size = {row.scenario.batch_size: row for row in speculative if row.scenario.mode == mode}
         points = [by_batch_size[b].speedup if b in by_batch_size else None for b in batch_sizes]
-        _draw_series(panel, mode, points)
+        aside = _ASIDE[mode] * len(batch_sizes)
+        draw_series(panel, [place + aside for place in range(len(batch_sizes))], points, MODE_MARKS[mode])
     name_gaps(panel, _gaps(speculative, batch_sizes))
 
 
@@ -103,15 +102,14 @@ def _draw_published(panel: Axes, published: Published, batch_sizes: Sequence[int
         points = {place: published.by_batch_size.get(batch_size) for place, batch_size in enumerate(batch_sizes)}
         known = {place: value for place, value in points.items() if value is not None}
         panel.plot([*known], [*known.values()], color=_PUBLISHED_COLOUR, marker="_", markersize=14, linestyle="none")
-        # At the upper edge: elsewhere, measured points may lie on them.
         for place, value in known.items():
-            panel.text(
-                place,
-                0.995,
+            panel.annotate(
                 f"{value}×",
-                transform=panel.get_xaxis_transform(),
-                ha="center",
-                va="top",
+                (place, value),
+                xytext=(-_BESIDE, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
                 fontsize=SMALL_TEXT,
                 color=FAINT,
             )
@@ -128,19 +126,7 @@ def _draw_published(panel: Axes, published: Published, batch_sizes: Sequence[int
     )
 
 
-def _draw_series(panel: Axes, mode: str, points: Sequence[Measured | None]) -> None:
-    """A line with its band; a gap where a point is not there."""
-    mark = MODE_MARKS[mode]
-    nothing = Measured(*[float("nan")] * 3)
-    known = [point or nothing for point in points]
-    places = [place + _ASIDE[mode] for place in range(len(points))]
-    lows, values, highs = ([getattr(point, end) for point in known] for end in ("low", "value", "high"))
-    panel.fill_between(places, lows, highs, color=mark.colour, alpha=_BAND_OPACITY, linewidth=0)
-    panel.vlines(places, lows, highs, color=mark.colour, linewidth=1.0)
-    draw_line(panel, places, values, mark)
-
-
-def _gaps(rows: Sequence[LatencyRow], batch_sizes: Sequence[int]) -> dict[int, list[str]]:
+def _gaps(rows: Sequence[ScenarioRow], batch_sizes: Sequence[int]) -> dict[int, list[str]]:
     """By place of the batch axis, the modes that have no point there and why."""
     return {
         place: [

@@ -48,7 +48,7 @@ class Mark:
     colour: str
     hatch: str
     marker: str = "o"
-    line: Literal["-", "--"] = "-"
+    line: Literal["-", "--", "-.", ":"] = "-"
 
 
 MODE_MARKS = {
@@ -66,6 +66,21 @@ SERIES_MARKS = (
     Mark("", "#cc79a7", "", "^", "--"),
 )
 """Of series that have no mark of their own."""
+
+WIDTH_MARKS = (
+    Mark("", "#c9a800", "", "o", "-"),
+    Mark("", "#5ec962", "", "s", "--"),
+    Mark("", "#21918c", "", "D", "-"),
+    Mark("", "#3b528b", "", "^", "-."),
+    Mark("", "#440154", "", "v", ":"),
+)
+"""Of series in an order, from light to dark: widths of a tree."""
+
+PUBLISHED_MARK = Mark("published", "#909090", "", "_", "--")
+"""Of numbers that are not results of this run."""
+
+PUBLISHED_FILL = "#ececec"
+"""Of bars and bands of the same."""
 
 PART_MARKS = {
     "draft": Mark("draft", "#e69f00", "////"),

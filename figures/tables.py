@@ -1,14 +1,11 @@
-"""Reader of CSV tables into typed rows; a blank cell is None."""
+"""Tables of ``data_parsing``, read into typed rows."""
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from figures.errors import FigureError
+from figures.cells import Cells, Measured, read_cells
 
 OK = "ok"
 SIZES = ("small", "medium", "large")
@@ -16,6 +13,7 @@ PURPOSES = ("measure", "functional")
 PEERS = ("transformers",)
 """Third parties beside our modes."""
 MODES = ("incremental", "sequence", "tree", "tree_auto", *PEERS)
+"""Those of the server and offloading tables; other experiments name their own."""
 STEP_PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 
 
@@ -28,6 +26,7 @@ class Scenario:
     size: str
     purpose: str
     mode: str
+    """One of MODES, or any name that an experiment gives its own."""
     batch_size: int
     status: str
     target: str
@@ -35,6 +34,20 @@ class Scenario:
     offload: str | None
     """Where weights are streamed from; None where they are resident."""
     quantisation: str | None
+    prompt_set: str | None
+    decoding: str | None
+    """greedy or stochastic"""
+    expansion: str | None
+    """Children per step of the draft tree, as "1.1.3.1"; None without a fixed tree."""
+    tree_width: int | None
+    """The largest number of children; 1 for a chain."""
+    branching_step: int | None
+    """The first step with several children, counted from 1; None for a chain."""
+    selection: str | None
+    """How children are chosen: top_k, iid or without_replacement."""
+    verifier: str | None
+    tree_layout: str | None
+    """tree or sequences: how the target verifies a tree."""
     num_requests: int | None
     num_repeats: int | None
     device: str | None
@@ -51,25 +64,22 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A value with the ends of its interval; the unit is the column's."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class LatencyRow:
-    """One row of ``server.csv`` or ``offloading.csv``."""
+class ScenarioRow:
+    """One row of an experiment's table; a measure is None where nothing counts as a record of it."""
 
     scenario: Scenario
     latency_ms: Measured | None
     """Median over requests of the latency per generated token."""
     speedup: Measured | None
     """Over incremental decoding at the same batch size."""
+    tokens_per_step: Measured | None
+    """Tokens that a decoding step emits, its own included."""
+    acceptance_rate: float | None
+    """Accepted of speculated tokens."""
     draft_tokens_per_step: float | None
     """Tokens of a tree that the target verifies per decoding step."""
+    streamed_bytes: float | None
+    """Of the target's weights: what every pass brings to the device; None in tables that do not tell."""
 
 
 @dataclass(frozen=True)
@@ -83,157 +93,113 @@ class TimeSplitRow:
 
 
 @dataclass(frozen=True)
-class Published:
-    """Speed-ups from the SpecInfer paper for one size of an experiment, as a range or one per batch size."""
+class SuccessRateRow:
+    """One row of ``success_rates.csv``; everything but the scenario's name is None without a record."""
 
-    size: str
-    model: str
-    hardware: str
-    low: float
-    high: float
-    by_batch_size: Mapping[int, float]
-    """Empty where only the range is published."""
-    baseline: str = ""
-    """What they are over; "" where that is several systems."""
+    scenario: str
+    k: int | None
+    rate: Measured | None
+    """Share of tried nodes whose token was among the first k proposals."""
 
 
-class _Cells:
-    """The cells of one line, by column, with errors that name both."""
+@dataclass(frozen=True)
+class RequestRow:
+    """One row of ``requests.csv``: one pass over one prompt."""
 
-    def __init__(self, cells: dict[str, str], where: str) -> None:
-        self._cells = cells
-        self._where = where
-
-    def text(self, column: str) -> str | None:
-        return self._cells[column] or None
-
-    def required(self, column: str, allowed: Sequence[str] = ()) -> str:
-        value = self._cells[column]
-        if not value or (allowed and value not in allowed):
-            raise FigureError(f"{self._where}: {column} is {value!r}, allowed: {', '.join(allowed) or 'any text'}")
-        return value
-
-    def number(self, column: str) -> float | None:
-        value = self._cells[column]
-        try:
-            number = float(value) if value else None
-        except ValueError:
-            number = math.nan
-        if number is not None and not math.isfinite(number):
-            raise FigureError(f"{self._where}: {column} is not a number: {value!r}")
-        return number
-
-    def count(self, column: str) -> int | None:
-        number = self.number(column)
-        return None if number is None else int(number)
-
-    def measured(self, value: str, low: str, high: str) -> Measured | None:
-        numbers = [self.number(column) for column in (value, low, high)]
-        found = [number for number in numbers if number is not None]
-        return Measured(*found) if len(found) == len(numbers) else None
-
-    def scenario(self) -> Scenario:
-        batch_size = self.count("batch_size")
-        if batch_size is None:
-            raise FigureError(f"{self._where}: batch_size is blank")
-        return Scenario(
-            name=self.required("scenario"),
-            experiment=self.required("experiment"),
-            size=self.required("size", SIZES),
-            purpose=self.required("purpose", PURPOSES),
-            mode=self.required("mode", MODES),
-            batch_size=batch_size,
-            status=self.required("status"),
-            target=self.required("target"),
-            draft=self.text("draft"),
-            offload=self.text("offload"),
-            quantisation=self.text("quantisation"),
-            num_requests=self.count("num_requests"),
-            num_repeats=self.count("num_repeats"),
-            device=self.text("device"),
-            num_threads=self.count("num_threads"),
-            dtype=self.text("dtype"),
-            commit=self.text("commit"),
-            target_description=self.text("target_description"),
-            target_num_parameters=self.count("target_num_parameters"),
-        )
+    scenario: str
+    prompt_index: int
+    num_decoding_steps: int
+    tokens_per_step: float | None
+    """None where nothing was decoded."""
 
 
-_SCENARIO_COLUMNS = ("scenario", *(field.name for field in fields(Scenario) if field.name != "name"))
-_LATENCY_COLUMNS = ("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms")
-_SPEEDUP_COLUMNS = ("speedup", "speedup_ci_low", "speedup_ci_high")
+SCENARIO_COLUMNS = ("scenario", *(field.name for field in fields(Scenario) if field.name != "name"))
+"""What every table with planned scenarios begins with, in some order."""
+_LATENCY = ("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms")
+_SPEEDUP = ("speedup", "speedup_ci_low", "speedup_ci_high")
+_TOKENS_PER_STEP = ("tokens_per_step", "tokens_per_step_ci_low", "tokens_per_step_ci_high")
+_SUCCESS = ("success_rate", "ci_low", "ci_high")
 
 
-def read_latency_rows(csv_dir: Path, family: str) -> list[LatencyRow]:
-    """The rows of ``<family>.csv``, family ``server`` or ``offloading``."""
-    columns = [*_SCENARIO_COLUMNS, *_LATENCY_COLUMNS, *_SPEEDUP_COLUMNS, "draft_tokens_per_step"]
+def read_scenario(line: Cells) -> Scenario:
+    """The planned scenario of a line that has SCENARIO_COLUMNS."""
+    return Scenario(
+        name=line.required("scenario"),
+        experiment=line.required("experiment"),
+        size=line.required("size", SIZES),
+        purpose=line.required("purpose", PURPOSES),
+        mode=line.required("mode"),
+        batch_size=line.required_count("batch_size"),
+        status=line.required("status"),
+        target=line.required("target"),
+        draft=line.text("draft"),
+        offload=line.text("offload"),
+        quantisation=line.text("quantisation"),
+        prompt_set=line.text("prompt_set"),
+        decoding=line.text("decoding"),
+        expansion=line.text("expansion"),
+        tree_width=line.count("tree_width"),
+        branching_step=line.count("branching_step"),
+        selection=line.text("selection"),
+        verifier=line.text("verifier"),
+        tree_layout=line.text("tree_layout"),
+        num_requests=line.count("num_requests"),
+        num_repeats=line.count("num_repeats"),
+        device=line.text("device"),
+        num_threads=line.count("num_threads"),
+        dtype=line.text("dtype"),
+        commit=line.text("commit"),
+        target_description=line.text("target_description"),
+        target_num_parameters=line.count("target_num_parameters"),
+    )
+
+
+def read_scenarios(csv_dir: Path, table: str) -> list[ScenarioRow]:
+    """The rows of an experiment's table, ``<table>.csv``."""
+    measures = [*_LATENCY, *_SPEEDUP, *_TOKENS_PER_STEP, "acceptance_rate", "draft_tokens_per_step"]
     return [
-        LatencyRow(
-            scenario=line.scenario(),
-            latency_ms=line.measured(*_LATENCY_COLUMNS),
-            speedup=line.measured(*_SPEEDUP_COLUMNS),
+        ScenarioRow(
+            scenario=read_scenario(line),
+            latency_ms=line.measured(*_LATENCY),
+            speedup=line.measured(*_SPEEDUP),
+            tokens_per_step=line.measured(*_TOKENS_PER_STEP),
+            acceptance_rate=line.number("acceptance_rate"),
             draft_tokens_per_step=line.number("draft_tokens_per_step"),
+            streamed_bytes=line.number("streamed_bytes"),
         )
-        for line in _read(csv_dir / f"{family}.csv", columns)
+        for line in read_cells(csv_dir / f"{table}.csv", [*SCENARIO_COLUMNS, *measures], ["streamed_bytes"])
     ]
 
 
-def read_time_split_rows(csv_dir: Path) -> list[TimeSplitRow]:
-    """The rows of ``time_split.csv``, server experiments only."""
+def read_time_split(csv_dir: Path) -> list[TimeSplitRow]:
+    """The rows of ``time_split.csv``, of all experiments."""
     columns = {part: f"{part}_share" for part in STEP_PARTS}
     rows = []
-    for line in _read(csv_dir / "time_split.csv", [*_SCENARIO_COLUMNS, *columns.values(), "step_time_ms"]):
-        scenario = line.scenario()
-        if scenario.experiment.startswith("server"):
-            shares = {part: line.number(column) for part, column in columns.items()}
-            known = {part: share for part, share in shares.items() if share is not None}
-            rows.append(
-                TimeSplitRow(scenario, known if len(known) == len(shares) else None, line.number("step_time_ms"))
-            )
+    for line in read_cells(csv_dir / "time_split.csv", [*SCENARIO_COLUMNS, *columns.values(), "step_time_ms"]):
+        shares = {part: line.number(column) for part, column in columns.items()}
+        known = {part: share for part, share in shares.items() if share is not None}
+        complete = known if len(known) == len(shares) else None
+        rows.append(TimeSplitRow(read_scenario(line), complete, line.number("step_time_ms")))
     return rows
 
 
-def read_published_ranges(paper_dir: Path) -> list[Published]:
-    """Figure 7: tree speculation over incremental decoding; none where the file is not there."""
-    path = paper_dir / "figure7_speedup_ranges.csv"
-    if not path.exists():
-        return []
-    ranges = []
-    for line in _read(path, ["size", "model", "hardware", "low", "high"]):
-        low, high = line.number("low"), line.number("high")
-        if low is not None and high is not None:
-            size = line.required("size", SIZES)
-            ranges.append(Published(size, line.required("model"), line.required("hardware"), low, high, {}))
-    return ranges
-
-
-def read_published_offloading(paper_dir: Path) -> list[Published]:
-    """Figure 8: speculation over FlexGen, per batch size; none where the file is not there."""
-    path = paper_dir / "figure8_offloading_speedup_over_flexgen.csv"
-    if not path.exists():
-        return []
-    found: dict[tuple[str, str, str, str], dict[int, float]] = {}
-    for line in _read(path, ["size", "model", "hardware", "baseline", "batch_size", "speedup"]):
-        batch_size, speedup = line.count("batch_size"), line.number("speedup")
-        if batch_size is not None and speedup is not None:
-            size, model = line.required("size", SIZES), line.required("model")
-            of = (size, model, line.required("hardware"), line.required("baseline"))
-            found.setdefault(of, {})[batch_size] = speedup
+def read_success_rates(csv_dir: Path) -> list[SuccessRateRow]:
+    """The rows of ``success_rates.csv``."""
     return [
-        Published(size, model, hardware, min(of.values()), max(of.values()), of, baseline)
-        for (size, model, hardware, baseline), of in found.items()
+        SuccessRateRow(line.required("scenario"), line.count("k"), line.measured(*_SUCCESS))
+        for line in read_cells(csv_dir / "success_rates.csv", ["scenario", "k", *_SUCCESS])
     ]
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[_Cells]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            missing = [column for column in columns if column not in (reader.fieldnames or ())]
-            if missing:
-                raise FigureError(f"{path}: columns are missing: {', '.join(missing)}")
-            return [_Cells(cells, f"{path}:{reader.line_num}") for cells in reader]
-    except FileNotFoundError:
-        raise FigureError(f"{path}: no such table; it is written by python -m data_parsing") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FigureError(f"{path}: table cannot be read: {error}") from error
+def read_requests(csv_dir: Path) -> list[RequestRow]:
+    """The rows of ``requests.csv``."""
+    columns = ["scenario", "prompt_index", "num_decoding_steps", "tokens_per_step"]
+    return [
+        RequestRow(
+            scenario=line.required("scenario"),
+            prompt_index=line.required_count("prompt_index"),
+            num_decoding_steps=line.required_count("num_decoding_steps"),
+            tokens_per_step=line.number("tokens_per_step"),
+        )
+        for line in read_cells(csv_dir / "requests.csv", columns)
+    ]

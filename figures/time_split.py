@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
+from figures.bars import bar_handles
 from figures.captions import coverage, left_out, nothing_yet, provenance
 from figures.panels import panel_title, rows_by_size, split_functional
 from figures.sheet import open_sheet, say_in_panel
@@ -22,7 +22,7 @@ _RIGHT_END = 1.14  # of a whole bar: room for the step's time
 _SMALLEST_LABELLED = 0.07  # of the width: below it a number does not fit its segment
 
 _WHAT = (
-    "Share of each part in the time of all steps of all repeats; at the right, wall time per step of the target (one "
+    "Share of each part in the time of all steps of all repeats. At the right: wall time per step of the target (one "
     "batched pass)."
 )
 
@@ -39,12 +39,14 @@ def draw_time_split(rows: Sequence[TimeSplitRow]) -> Figure:
         _draw_panel(panel, of_size)
         panel_title(panel, size, [row.scenario for row in of_size])
     marks = [PART_MARKS[part] for part in STEP_PARTS]
-    sheet.legend((Patch(facecolor=m.colour, hatch=m.hatch, edgecolor=INK, label=m.label) for m in marks), len(marks))
+    sheet.legend(bar_handles(marks), len(marks))
     return sheet.figure
 
 
 def _ordered(rows: Sequence[TimeSplitRow]) -> list[TimeSplitRow]:
-    return sorted(rows, key=lambda row: (row.scenario.batch_size, MODES.index(row.scenario.mode)))
+    """By batch size, then our modes in their order, then others."""
+    order = {mode: number for number, mode in enumerate(MODES)}
+    return sorted(rows, key=lambda row: (row.scenario.batch_size, order.get(row.scenario.mode, len(order))))
 
 
 def _places(rows: Sequence[TimeSplitRow]) -> list[float]:

@@ -32,6 +32,8 @@ rule check_modes:
         folder=lambda wildcards, output: Path(output[0]).parent,
         degrees=PLANNED.basic_test_degrees,
         launch=PLANNED.basic_test_launch_words,
+    message:
+        f"basic test (takes up to {PLANNED.budgets_minutes['basic_test']:g} minutes on the laptop platform)"
     # exec and tied: the test is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:

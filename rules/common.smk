@@ -7,7 +7,8 @@ import yaml
 from snakemake.exceptions import WorkflowError
 
 from benchmarks.peer_identity import PEERS
-from rules.plan_files import plan_workflow, prefer_own_programs, write_plan
+from rules.plan_files import plan_workflow, prefer_own_programs
+from rules.plan_writing import write_plan
 from treespec.errors import TreespecError
 
 prefer_own_programs()
@@ -51,6 +52,11 @@ def records(wildcards):
     return sorted(str(path) for folder in (raw, raw / "superseded") for path in folder.glob("*.meta.json"))
 
 
+def audit_report(wildcards):
+    """The audit's report if it exists now; asking for it starts nothing."""
+    return [path for path in [f"{RESULTS}/audit/losslessness.json"] if Path(path).exists()]
+
+
 def run_command():
     """How to run what is missing: the target, and what the command line changed of the configuration."""
     defaults = yaml.safe_load(Path("config/config.yaml").read_text(encoding="utf-8"))
@@ -58,12 +64,14 @@ def run_command():
     return "snakemake {experiment}_experiments" + "".join([" --config ", " ".join(changed)] if changed else [])
 
 
-def drawn_figures(wildcards):
-    """A line per figure that exists, and whether a record has come after it."""
-    records = [meta.stat().st_mtime for meta in Path(RESULTS, "raw").glob("*.meta.json")]
-    lines = []
-    for figure in map(Path, FIGURES):
-        if figure.suffix == ".png" and figure.exists():
-            is_old = figure.stat().st_mtime < max(records, default=0)
-            lines.append(f"figure: {figure}" + (" (older than the records: snakemake figures)" if is_old else ""))
-    return lines
+def figures_in_words(wildcards):
+    """One line: how many figures are there, and which are older than the last record or not drawn yet."""
+    last_record = max((meta.stat().st_mtime for meta in Path(RESULTS, "raw").glob("*.meta.json")), default=0)
+    figures = [Path(name) for name in FIGURES if name.endswith(".png")]
+    drawn = [figure for figure in figures if figure.exists()]
+    old = [figure.stem for figure in drawn if figure.stat().st_mtime < last_record]
+    absent = [figure.stem for figure in figures if figure not in drawn]
+    told = [f"figures: {len(drawn)} of {len(figures)} drawn, in {RESULTS}/figures"]
+    told += [f"older than the records: {', '.join(old)}"] if old else []
+    told += [f"not drawn: {', '.join(absent)}"] if absent else []
+    return "; ".join(told) + ("; to draw them: snakemake figures" if old or absent else "")

@@ -31,8 +31,9 @@ rule placement:
         launch=lambda wildcards: PLANNED.launch_words(wildcards.placement),
         raw=f"{RESULTS}/raw",
         scenarios=lambda wildcards: PLANNED.scenario_names(wildcards.placement),
+        budget=lambda wildcards: PLANNED.budget_minutes(wildcards.placement),
     message:
-        "{wildcards.placement}: {params.scenarios}"
+        "{wildcards.placement} (its experiment takes up to {params.budget:g} minutes on the laptop platform): {params.scenarios}"
     # exec and tied: whatever starts the engine is Snakemake's own child and ends when Snakemake is killed.
     # tee outlives a ctrl-C so that the last words reach the log.
     shell:

@@ -1,6 +1,11 @@
 """Raw records to CSV tables."""
 
-TABLES = [*(table for tables in PLANNED.tables.values() for table in tables), "time_split", "token_equality"]
+# Beside the tables of the experiments, those that hold scenarios of all of them (data_parsing/tables.py).
+SHARED_TABLES = [
+    *("time_split", "token_equality", "requests", "acceptance", "success_rates"),
+    *("accepted_lengths", "verify_costs", "predictions", "losslessness"),
+]
+TABLES = [*(table for tables in PLANNED.tables.values() for table in tables), *SHARED_TABLES]
 
 
 rule parse:
@@ -8,6 +13,7 @@ rule parse:
     input:
         plan=PLANS,
         records=records,
+        audit=audit_report,
         sources=sources("data_parsing"),
     output:
         expand("{results}/csv/{table}.csv", results=RESULTS, table=TABLES),
@@ -17,7 +23,9 @@ rule parse:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
+        audit=f"{RESULTS}/audit",
         csv=lambda wildcards, output: Path(output[0]).parent,
     shell:
         "python -m data_parsing"
-        " --plan {input.plan:q} --raw-dir {params.raw:q} --output-dir {params.csv:q} > {log:q} 2>&1"
+        " --plan {input.plan:q} --raw-dir {params.raw:q} --audit-dir {params.audit:q}"
+        " --output-dir {params.csv:q} > {log:q} 2>&1"

@@ -1,26 +1,23 @@
-"""What the workflow reads and writes before any job: configuration in; job files, plans and honest markers out."""
+"""What the workflow reads before any job, and what the rules need to know of it: where things lie, how jobs start."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import socket
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rules.cluster_plan import PlannedCluster
 from rules.launching import Start
 from rules.platforms import CONFIG_DIR, load_platform, platform_file, read_yaml
 from rules.roles import prompts_of, roles_of
-from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario, plan_sweep
-from rules.settings import BasicTest, Platform, SizeRoles, Sweep, WorkflowConfig, validated
-from treespec.errors import ConfigError, OutputError
+from rules.scenarios import PlannedPeer, PlannedPlacement, plan_sweep
+from rules.settings import BasicTest, Platform, SizeRoles, WorkflowConfig, validated
+from rules.sweeps import Sweep
+from treespec.errors import ConfigError
 
 CHECKSUMS = "SHA256SUMS"
 
@@ -34,7 +31,9 @@ class Workflow:
     results: Path
     sweeps: Mapping[str, tuple[PlannedPlacement, ...]]
     tables: Mapping[str, tuple[str, ...]]
-    """By experiment, the names of the tables that hold nothing else."""
+    """By experiment, the names of the tables that hold nothing else, the long one first."""
+    budgets_minutes: Mapping[str, float]
+    """By experiment, what it may take on the laptop platform."""
     basic_test_sizes: tuple[str, ...]
     basic_test: SizeRoles
     basic_test_streamed: SizeRoles
@@ -90,6 +89,11 @@ class Workflow:
     def scenario_names(self, job: str) -> list[str]:
         """The scenarios that a placement, or a peer beside it, serves."""
         return [scenario.config.name for scenario in self._jobs[job].scenarios]
+
+    def budget_minutes(self, placement: str) -> float:
+        """What the experiment of a placement may take as a whole on the laptop platform."""
+        (experiment,) = (name for name, sweep in self.sweeps.items() for job in sweep if job.name == placement)
+        return self.budgets_minutes[experiment]
 
     def marker(self, job: PlannedPlacement | PlannedPeer) -> str:
         """The file that says that every record of a placement or peer, as configured now, is there."""
@@ -162,6 +166,7 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
         name: plan_sweep(name, published[name], platform, where, results / "converted")
         for name in (published if experiments is None else experiments)
     }
+    _refuse_doubled_names(sweeps, where)
     sizes = (basic_test.size, basic_test.streamed_size)
     basic_test_sizes = tuple(size if size in platform.sizes else basic_test.size for size in sizes)
     roles, streamed = (roles_of(size, platform, f"{where}, for the basic test") for size in basic_test_sizes)
@@ -171,6 +176,8 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
         results=results,
         sweeps=sweeps,
         tables={name: _tables(published[name], placements) for name, placements in sweeps.items()},
+        budgets_minutes={"basic_test": basic_test.budget_minutes}
+        | {name: sweep.budget_minutes for name, sweep in published.items()},
         basic_test_sizes=basic_test_sizes,
         basic_test=roles,
         basic_test_streamed=streamed,
@@ -192,7 +199,8 @@ def _read_experiments() -> tuple[BasicTest, dict[str, Sweep]]:
 def _refuse_unknown(platform: Platform, basic_test: BasicTest, sweeps: Mapping[str, Sweep], where: str) -> None:
     """A name in the platform that nothing asks for is a mistake in writing it."""
     roles = {sweep.roles.get(size, size) for sweep in sweeps.values() for size in sweep.sizes}
-    known_sizes = roles | {basic_test.size, basic_test.streamed_size}
+    replaced = {role for changes in platform.overrides.values() for role in (changes.roles or {}).values()}
+    known_sizes = roles | replaced | {basic_test.size, basic_test.streamed_size}
     for what, given, known in (
         ("overrides of an unknown experiment", platform.overrides, sweeps.keys()),
         ("a size that no experiment has", platform.sizes, known_sizes),
@@ -201,86 +209,21 @@ def _refuse_unknown(platform: Platform, basic_test: BasicTest, sweeps: Mapping[s
             raise ConfigError(what, where=where, received=unknown, allowed=sorted(known))
 
 
+def _refuse_doubled_names(sweeps: Mapping[str, tuple[PlannedPlacement, ...]], where: str) -> None:
+    """All records of a platform lie in one folder, under the names of their scenarios."""
+    experiments: dict[str, str] = {}
+    for experiment, placements in sweeps.items():
+        for name in (item.config.name for placement in placements for job in placement.jobs for item in job.scenarios):
+            if name in experiments:
+                raise ConfigError(
+                    "two scenarios of one name",
+                    where=f"{where}, experiments {experiments[name]} and {experiment}",
+                    received=name,
+                    fix="give them other prefixes, or name forms that tell more",
+                )
+            experiments[name] = experiment
+
+
 def _tables(sweep: Sweep, placements: Iterable[PlannedPlacement]) -> tuple[str, ...]:
-    sizes = dict.fromkeys(item.size for placement in placements for item in placement.scenarios)
-    return (sweep.prefix, *(f"{sweep.prefix}_{size}" for size in sizes))
-
-
-def write_plan(workflow: Workflow) -> None:
-    """Job files and plans, rewritten only where they changed; markers that no longer hold are taken away."""
-    platform = yaml.safe_dump(workflow.platform.model_dump(mode="json"), sort_keys=False)
-    try:
-        _write_if_changed(Path(workflow.platform_file), platform)
-        workflow.cluster.retire_markers()
-        for experiment, placements in workflow.sweeps.items():
-            for placement in placements:
-                text = yaml.safe_dump(placement.job.model_dump(mode="json"), sort_keys=False)
-                _write_if_changed(workflow.results / "jobs" / f"{placement.name}.yaml", text)
-                for marked in placement.jobs:
-                    _retire_marker(workflow, marked)
-            rows = [
-                _plan_row(placement, scenario)
-                for placement in placements
-                for job in placement.jobs
-                for scenario in job.scenarios
-            ]
-            _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(rows, indent=1) + "\n")
-    except OSError as error:
-        raise OutputError(
-            "results folder cannot be written",
-            where=str(error.filename or workflow.results),
-            received=error.strerror,
-            fix="set results_dir in config/config.yaml to a folder you may write to",
-        ) from error
-
-
-def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[str, Any]:
-    config = scenario.config.model_dump(mode="json", exclude={"mode"})
-    models = placement.job.placement
-    return {
-        "scenario": config.pop("name"),
-        "experiment": placement.experiment,
-        "placement": placement.name,
-        "purpose": placement.purpose,
-        "size": scenario.size,
-        "mode": scenario.mode,
-        "mode_name": scenario.mode_name,
-        "settings": dict(scenario.settings),
-        "batch_size": config.pop("max_requests_per_batch"),
-        "fingerprint": scenario.fingerprint,
-        "target": models.target.name,
-        "draft": models.drafts[0].name if scenario.config.draft_models else None,
-        "quantisation": models.target.quantisation.label if models.target.quantisation else None,
-        "offload": models.offload,
-        "device": models.device,
-        "dtype": models.dtype,
-        **config,
-    }
-
-
-def _retire_marker(workflow: Workflow, job: PlannedPlacement | PlannedPeer) -> None:
-    """Remove a marker that lies: records may have been superseded by another configuration, or deleted by hand."""
-    marker = Path(workflow.marker(job))
-    if marker.exists() and not all(_is_complete(workflow.results / "raw", item) for item in job.scenarios):
-        marker.unlink(missing_ok=True)
-
-
-def _is_complete(raw_dir: Path, scenario: PlannedScenario) -> bool:
-    try:
-        meta = json.loads((raw_dir / f"{scenario.config.name}.meta.json").read_text(encoding="utf-8"))
-        with open(raw_dir / f"{scenario.config.name}.jsonl", "rb") as rows:
-            num_rows = sum(1 for _ in rows)
-    except (OSError, ValueError):
-        return False
-    expected = {"status": "ok", "fingerprint": scenario.fingerprint, "num_rows": num_rows}
-    return isinstance(meta, dict) and expected.items() <= meta.items()
-
-
-def _write_if_changed(path: Path, text: str) -> None:
-    """Write atomically; an unchanged file keeps its modification time, so that nothing downstream runs again."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    sizes = dict.fromkeys(item.point.size for placement in placements for item in placement.scenarios)
+    return (sweep.prefix, *(f"{sweep.prefix}_{size}" for size in sizes if sweep.has_size_tables))

@@ -1,10 +1,11 @@
-"""What a platform puts in the places that experiments name: models and prompts, and whether its ranks have room."""
+"""What a platform puts in the places that experiments name and changes of them, and whether its ranks have room."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rules.settings import Platform, SizeRoles
+from rules.settings import Platform, SizeRoles, validated
+from rules.sweeps import SizeOverrides, Sweep
 from treespec.errors import ConfigError
 
 
@@ -57,3 +58,18 @@ def prompts_of(prompt_set: str, platform: Platform, where: str) -> Path:
             "no file stands for this prompt set", where=where, received=prompt_set, allowed=sorted(platform.prompts)
         )
     return platform.prompts[prompt_set]
+
+
+def overridden(sweep: Sweep, changes: SizeOverrides, where: str) -> Sweep:
+    """The sweep with everything that ``changes`` names; ConfigError where it does not fit."""
+    published, named = sweep.model_dump(), changes.model_dump(exclude_unset=True)
+    for key in ("modes", "variants", "roles"):
+        if named.get(key):
+            left_out = {name for name, value in named[key].items() if value is None}
+            if unknown := sorted(left_out - published[key].keys()):
+                raise ConfigError(
+                    f"{key} left out that are not there", where=where, received=unknown, allowed=sorted(published[key])
+                )
+            merged = published[key] | named[key]
+            named[key] = {name: value for name, value in merged.items() if name not in left_out}
+    return validated(Sweep, published | named, where)

@@ -9,19 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peer_identity import PeerName, peer_scenarios
-from rules.naming import named_settings, placement_name, scenario_name
-from rules.roles import prompts_of, roles_of
-from rules.settings import (
-    ModelSize,
-    ModeName,
-    Overrides,
-    Platform,
-    Purpose,
-    SizeRoles,
-    Sweep,
-    Variant,
-    overridden,
-)
+from rules.naming import GridPoint, named_settings, placement_name, scenario_name
+from rules.roles import overridden, prompts_of, roles_of
+from rules.settings import Platform, Purpose, SizeRoles
+from rules.sweeps import ModelSize, Overrides, Sweep, Variant
 from treespec.config import RunConfig, Scenario, fingerprints, validate_run_config
 from treespec.errors import ConfigError
 
@@ -38,8 +29,9 @@ _MEASUREMENT = {
 class PlannedScenario:
     """One record that is expected: its grid point, and the fingerprint it must carry to count."""
 
-    size: str
+    point: GridPoint
     mode_name: str
+    """Of the grid, or the peer that serves it."""
     config: Scenario
     fingerprint: str
     mode: str
@@ -128,22 +120,27 @@ class _SweepPlanner:
         self, size: ModelSize, role: str, roles: SizeRoles, sweep: Sweep, variant: Variant
     ) -> PlannedPlacement:
         """One job, batch sizes outside and modes inside so that modes are measured side by side."""
-        grid = [(mode_name, batch_size) for batch_size in sweep.batch_sizes for mode_name in sweep.modes]
-        settings = {mode: named_settings(sweep, self.published, mode, variant) for mode in sweep.modes}
-        scenarios = [self._scenario(sweep, size, mode, batch_size, settings[mode]) for mode, batch_size in grid]
+        grid = [
+            GridPoint(size, batch_size, mode, prompts)
+            for batch_size in sweep.batch_sizes
+            for prompts in sweep.prompt_sets
+            for mode in sweep.modes
+        ]
+        settings = [named_settings(sweep, self.published, point, variant) for point in grid]
+        scenarios = [self._scenario(sweep, point, named) for point, named in zip(grid, settings, strict=True)]
         where = f"{self.where}, {self.experiment}, size {size}"
         placement = {
             "name": placement_name(self.experiment, size, self.published, variant),
             **self._models(roles, role, variant),
+            **({"max_tree_nodes": sweep.max_tree_nodes} if sweep.max_tree_nodes else {}),
         }
         job = validate_run_config({"placement": placement, "scenarios": scenarios}, where)
         identity = fingerprints(job)
         planned = tuple(
-            PlannedScenario(size, mode_name, config, identity[config.name], _table_mode(mode_name, config), chosen)
-            for (mode_name, _), config in zip(grid, job.scenarios, strict=True)
-            for chosen in [settings[mode_name]]
+            PlannedScenario(point, point.mode, config, identity[config.name], _table_mode(point.mode, config), named)
+            for point, config, named in zip(grid, job.scenarios, settings, strict=True)
         )
-        peers = tuple(self._peer(size, job, planned, peer, where) for peer in dict.fromkeys(sweep.peers))
+        peers = tuple(self._peer(job, planned, peer, where) for peer in dict.fromkeys(sweep.peers))
         return PlannedPlacement(self.experiment, role, roles.purpose, job, planned, peers)
 
     def _models(self, roles: SizeRoles, role: str, variant: Variant) -> dict[str, Any]:
@@ -162,11 +159,16 @@ class _SweepPlanner:
             own = {key: value for key, value in own.items() if key not in _STREAMING}
         if variant.quantisation is not None:
             own["target"]["quantisation"] = variant.quantisation.model_dump()
-        return {**self.platform.model_dump(include=_HARDWARE), **own, "converted_models": self.converted_models}
+        # What passes cost on ranks of several hosts is the network's as well, and of functional ones the scheduler's.
+        costs = roles.purpose == "measure" and roles.num_ranks <= self.platform.ranks_on_a_node
+        return {
+            **self.platform.model_dump(include=_HARDWARE),
+            **own,
+            "converted_models": self.converted_models,
+            "measure_costs": costs,
+        }
 
-    def _peer(
-        self, size: ModelSize, job: RunConfig, ours: tuple[PlannedScenario, ...], peer: PeerName, where: str
-    ) -> PlannedPeer:
+    def _peer(self, job: RunConfig, ours: tuple[PlannedScenario, ...], peer: PeerName, where: str) -> PlannedPeer:
         placement, launch = job.placement, self.platform.launch
         streams, quantisation = placement.offload, placement.target.quantisation
         for what, received in (
@@ -180,22 +182,21 @@ class _SweepPlanner:
         by_name = {item.config.name: item for item in ours}
         served = peer_scenarios(job, {name: item.fingerprint for name, item in by_name.items()}, peer)
         planned = (
-            PlannedScenario(size, peer, item.config, item.fingerprint, peer, by_name[item.incremental].settings)
+            PlannedScenario(own.point, peer, item.config, item.fingerprint, peer, own.settings)
             for item in served
+            for own in [by_name[item.incremental]]
         )
         return PlannedPeer(f"{placement.name}-{peer}", peer, tuple(planned))
 
-    def _scenario(
-        self, sweep: Sweep, size: ModelSize, mode_name: ModeName, batch_size: int, settings: dict[str, str]
-    ) -> dict[str, Any]:
+    def _scenario(self, sweep: Sweep, point: GridPoint, settings: dict[str, str]) -> dict[str, Any]:
         return {
-            "name": scenario_name(sweep, size, batch_size, mode_name, settings),
-            "prompts": prompts_of(sweep.prompts, self.platform, self.where),
-            "max_requests_per_batch": batch_size,
-            **sweep.modes[mode_name].model_dump(),
+            "name": scenario_name(sweep, point, settings),
+            "prompts": prompts_of(point.prompts, self.platform, self.where),
+            "max_requests_per_batch": point.batch_size,
+            **sweep.modes[point.mode].model_dump(),
             **sweep.model_dump(include=_MEASUREMENT),
         }
 
 
-def _table_mode(mode_name: ModeName, config: Scenario) -> str:
+def _table_mode(mode_name: str, config: Scenario) -> str:
     return config.mode if mode_name in _ARTIFACT_MODES else mode_name

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from rules.settings import BasicTest, Platform, Sweep, WorkflowConfig
+from rules.settings import BasicTest, Platform, WorkflowConfig
+from rules.sweeps import Sweep
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "config": WorkflowConfig,

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from string import Formatter
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from benchmarks.peer_identity import PeerName
 from rules.launching import LAUNCHERS, Launcher, LauncherName
-from treespec.config import Drafting, ModelRef, Quantisation, StrictModel
-from treespec.config.run import NAME_PATTERN, describe_validation_error
+from rules.sweeps import BudgetMinutes, Overrides, PositiveInt, RoleName, SizeOverrides
+from treespec.config import ModelRef, StrictModel
+from treespec.config.run import describe_validation_error
 from treespec.errors import ConfigError
 
-ModelSize = Literal["small", "medium", "large"]
-ModeName = Literal["incr_dec", "sequence_specinfer", "tree_specinfer", "tree_auto"]
 Purpose = Literal["measure", "functional"]
-BatchComposition = Literal["mixed", "repeated"]
-PositiveInt = Annotated[int, Field(ge=1)]
 EMBEDDED_CLUSTER = "embedded"
+LOG_SUFFIXES = (".out", ".txt")
+"""Of the original artifact's files."""
 
 
 class WorkflowConfig(StrictModel):
@@ -27,56 +24,18 @@ class WorkflowConfig(StrictModel):
 
     platform: str = Field(min_length=1, description="a name in config/platforms/, or the path of a platform file")
     results_dir: Path = Field(Path("results"), description="everything measured and drawn goes below it")
-
-
-class Mode(StrictModel):
-    """How one decoding mode drafts."""
-
-    mode: Literal["incremental", "sequence", "tree"]
-    expansion: tuple[PositiveInt, ...] = Field((), description="children per leaf at each draft step")
-    drafters: tuple[Drafting, ...] = Field(
-        (), description="who drafts; expansion alone is short for one draft model that grows it by top-k"
+    raw_dir: Path | None = Field(
+        None, description="folder of the original artifact's .out and .txt files: `figures` draws these instead of ours"
     )
 
-
-class Variant(StrictModel):
-    """What one placement of a model size does with the target's weights."""
-
-    offload: bool = Field(
-        default=False, description="stream what does not fit the device memory that the size gives the weights"
-    )
-    quantisation: Quantisation | None = Field(None, description="round them when loading; null: as they are stored")
-    offload_reserve_mib: PositiveInt | None = Field(None, description="null: the size's")
-
-
-VariantName = Annotated[str, Field(pattern=NAME_PATTERN)]
-
-
-class SizeOverrides(StrictModel):
-    """What one model size changes of an experiment; whatever is not named keeps its value."""
-
-    modes: dict[ModeName, Mode] | None = Field(None, description="replaces the modes named, keeps the others")
-    variants: dict[VariantName, Variant | None] | None = Field(
-        None, description="replaces the variants named, leaves out those that are null, keeps the others"
-    )
-    batch_sizes: tuple[PositiveInt, ...] | None = None
-    peers: tuple[PeerName, ...] | None = None
-    num_prompts: PositiveInt | None = None
-    num_repeats: PositiveInt | None = None
-    max_new_tokens: PositiveInt | None = None
-
-
-class Overrides(SizeOverrides):
-    """What a platform changes of an experiment; what a size changes stands above it."""
-
-    sizes: tuple[ModelSize, ...] | None = Field(None, description="none of them: the experiment is left out here")
-    prompts: str | None = None
-    batch_composition: BatchComposition | None = None
-    ignore_eos: bool | None = None
-    max_tokens_per_batch: PositiveInt | None = None
-
-
-RoleName = Annotated[str, Field(pattern=NAME_PATTERN)]
+    @field_validator("raw_dir")
+    @classmethod
+    def _holds_logs(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_dir():
+            raise ValueError("a file" if folder.exists() else "no such folder")
+        if folder is not None and not any(path.suffix in LOG_SUFFIXES for path in folder.iterdir()):
+            raise ValueError("holds no .out or .txt file of the original artifact")
+        return folder
 
 
 class SizeRoles(StrictModel):
@@ -195,56 +154,10 @@ class BasicTest(StrictModel):
     """config/experiments/basic_test.yaml: which models and prompts the basic test takes."""
 
     description: str
+    budget_minutes: BudgetMinutes = Field(description="what it may take on the laptop platform")
     size: RoleName
     streamed_size: RoleName = Field(description="of the part with offloading; size, where the platform has none")
     prompts: str
-
-
-class Sweep(StrictModel):
-    """config/experiments/<name>.yaml: model sizes x variants x batch sizes x modes, under common settings.
-
-    The first mode and the first variant are the artifact's own settings; the others are named in scenario names.
-    """
-
-    description: str
-    prefix: str = Field(pattern=NAME_PATTERN, description="how scenario names and tables of this sweep begin")
-    name_form: str = Field(
-        description="what follows it and _ in the artifact's names, of {size}, {batch_size} and, where these tell it, "
-        "{mode}"
-    )
-    sizes: tuple[ModelSize, ...] = Field(description="none of them: the platform leaves the experiment out")
-    roles: dict[ModelSize, RoleName] = Field(
-        default_factory=dict, description="which size of a platform's holds the models; default: that of the same name"
-    )
-    variants: dict[VariantName, Variant] = Field({"resident": Variant()}, min_length=1)
-    modes: dict[ModeName, Mode] = Field(min_length=1)
-    batch_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
-    peers: tuple[PeerName, ...] = Field((), description="third parties that serve the incremental scenarios too")
-    prompts: str = Field(description="a prompt set that the platform names a file for")
-    num_prompts: PositiveInt | None = Field(description="take the first so many; null: all")
-    batch_composition: BatchComposition = Field(
-        "mixed", description="repeated: every prompt once per place in the batch, as in the artifact"
-    )
-    num_repeats: PositiveInt
-    max_new_tokens: PositiveInt
-    ignore_eos: bool
-    max_tokens_per_batch: PositiveInt
-
-    @field_validator("name_form")
-    @classmethod
-    def _names_are_told_apart(cls, form: str) -> str:
-        fields = [name for _, name, _, _ in Formatter().parse(form) if name is not None]
-        if not {"size", "batch_size"} <= {*fields} <= {"size", "batch_size", "mode"}:
-            raise ValueError("allowed: a text with {size}, {batch_size} and, at will, {mode}")
-        return form
-
-    @field_validator("variants")
-    @classmethod
-    def _variants_differ(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
-        for name, variant in variants.items():
-            if same := [other for other in variants if other != name and variants[other] == variant]:
-                raise ValueError(f"variants {name!r} and {same[0]!r} are the same")
-        return variants
 
 
 ModelT = TypeVar("ModelT", bound=StrictModel)
@@ -256,13 +169,3 @@ def validated(model: type[ModelT], data: object, where: str) -> ModelT:
         return model.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"configuration refused: {describe_validation_error(error)}", where=where) from error
-
-
-def overridden(sweep: Sweep, changes: SizeOverrides, where: str) -> Sweep:
-    """The sweep with everything that ``changes`` names; ConfigError where it does not fit."""
-    published, named = sweep.model_dump(), changes.model_dump(exclude_unset=True)
-    for key in ("modes", "variants"):
-        if named.get(key):
-            merged = published[key] | named[key]
-            named[key] = {name: value for name, value in merged.items() if value is not None}
-    return validated(Sweep, published | named, where)

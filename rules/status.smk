@@ -12,8 +12,8 @@ rule status:
     params:
         raw=f"{RESULTS}/raw",
         run=lambda wildcards: run_command(),
-        figures=drawn_figures,
+        figures=figures_in_words,
     shell:
         "(python -m data_parsing status --plan {input.plan:q} --raw-dir {params.raw:q}"
         " --run-command {params.run:q}"
-        '; for figure in {params.figures:q}; do echo "$figure"; done) 2>&1 | tee {log:q}'
+        " && echo {params.figures:q}) 2>&1 | tee {log:q}"

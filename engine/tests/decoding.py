@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from treespec.runner import ForwardRow, ModelRunner
 from treespec.scheduler import Scheduler
 from treespec.serving import Engine
 from treespec.tree import Topology
+from treespec.tree.layout import Layout, whole_tree
 from treespec.verify import GreedyVerifier
 
 CLEAR_GAP = 1e-3
@@ -131,6 +133,7 @@ class Serving:
     ignore_eos: bool = True
     eos_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
+    layout: Layout = whole_tree
 
     def with_(self, **changes: Any) -> Serving:
         """The same with changes."""
@@ -170,12 +173,8 @@ class Served:
 
 
 def capacity(serving: Serving) -> int:
-    """Slots of a region that hold a whole sequence and the tree beside it."""
-    num_nodes = num_leaves = 1
-    for width in serving.expansion:
-        num_leaves *= width
-        num_nodes += num_leaves
-    return serving.max_sequence_length + num_nodes
+    """Slots of a region that hold a whole sequence and beside it the tree, or all its paths: they are no fewer."""
+    return serving.max_sequence_length + prod(serving.expansion) * (1 + len(serving.expansion))
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,8 @@ def build_engine(target: LoadedModel, draft: LoadedModel | None, serving: Servin
         draft_runner = ModelRunner(draft.decoder, serving.batch_size, capacity(serving))
         drafter = SsmDrafter(draft_runner, FixedTopology(Topology.from_expansion(serving.expansion)))
     scheduler = Scheduler(serving.batch_size, serving.max_tokens_per_batch)
-    engine = Engine(runner, drafter, GreedyVerifier(), scheduler, target.tokenizer.decode)
+    decode = target.tokenizer.decode
+    engine = Engine(runner, drafter, GreedyVerifier(), scheduler, decode, layout=serving.layout)
     return Workbench(engine, runner, drafter, draft_runner)
 
 

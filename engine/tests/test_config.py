@@ -75,6 +75,8 @@ def test_unknown_keys_are_refused_by_name(where: str) -> None:
         ("scenarios.1.expansion", [1, 1], "mode 'tree' does not fit expansion [1, 1], which is sequence"),
         ("scenarios.1.expansion", [2, 0], "expansion must hold positive widths, received [2, 0]"),
         ("scenarios.1.expansion", [4, 4, 4], "its trees can have 85 nodes, allowed: max_tree_nodes = 64"),
+        ("scenarios.0.tree_layout", "sequences", "with nothing drafted; allowed: 'tree' in mode incremental"),
+        ("scenarios.1.tree_layout", "paths", "'tree' or 'sequences'"),
         ("scenarios.1.name", "a", "scenario names must be unique, received twice: ['a']"),
         ("scenarios.1.name", "a/b", "scenarios.1.name"),
         ("scenarios.1.name", "", "scenarios.1.name"),
@@ -105,6 +107,27 @@ def test_unknown_keys_are_refused_by_name(where: str) -> None:
 )
 def test_settings_that_cannot_be_run_are_refused(where: str, value: object, told: str) -> None:
     assert told in refusal(changed(where, value))
+
+
+def test_sequences_need_slots_for_all_their_tokens() -> None:
+    config = changed("scenarios.1.tree_layout", "sequences")
+    config["placement"]["max_tree_nodes"] = 6
+    assert validate_run_config(config, where="job.yaml").scenarios[1].num_target_slots == 6  # two of three
+    config["placement"]["max_tree_nodes"] = 5
+    assert "can have 6 tokens on all their paths together, allowed: max_tree_nodes = 5" in refusal(config)
+
+
+def test_a_chain_may_be_verified_as_a_sequence() -> None:
+    config = changed("scenarios.1.tree_layout", "sequences")
+    config["scenarios"][1] |= {"mode": "sequence", "expansion": [1, 1, 1]}
+    scenario = validate_run_config(config, where="job.yaml").scenarios[1]
+    assert scenario.num_target_slots == scenario.num_tree_nodes == 4
+
+
+def test_a_tree_chosen_by_what_trees_cost_is_not_verified_as_sequences() -> None:
+    config = changed("scenarios.1.tree_layout", "sequences")
+    config["scenarios"][1] |= {"expansion": [], "drafters": [{"kind": "ssm", "tree": "auto", "num_nodes": 4}]}
+    assert "tree_layout 'sequences' with tree 'auto'" in refusal(config)
 
 
 @pytest.mark.parametrize("data", [None, [], "job", 3], ids=repr)

@@ -47,6 +47,7 @@ PLACEMENT_NOT_IDENTITY: dict[str, Any] = {
     "rank_timeout_s": 5.0,
     "load_timeout_s": 5.0,
     "converted_models": Path("elsewhere"),
+    "measure_costs": True,
 }
 SCENARIO_CHANGES: dict[str, Any] = {
     "name": "other",
@@ -54,6 +55,7 @@ SCENARIO_CHANGES: dict[str, Any] = {
     "expansion": (1, 1, 1),
     "drafters": (NgramDrafting(kind="ngram"),),
     "verifier": "sampler_match",
+    "tree_layout": "sequences",
     "sampling": Sampling(temperature=0.5),
     "num_prompts": 1,
     "batch_composition": "repeated",
@@ -117,6 +119,18 @@ def test_every_field_of_a_scenario_is_identity(job: RunConfig, field: str) -> No
         plain, tree = prints(with_scenario(job, 0, **{field: SCENARIO_CHANGES[field]}))
         assert plain != prints(job)[0]
         assert tree == prints(job)[1]
+
+
+def test_words_younger_than_the_first_records_leave_those_current(
+    job: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[dict[str, Any]] = []
+    monkeypatch.setattr(fingerprint, "_digest", lambda identity: str(hashed.append(identity) or len(hashed)))
+    for layout in ("tree", "sequences"):
+        fingerprints(with_scenario(job, 1, tree_layout=layout))
+    assert ["tree_layout" in identity["scenario"] for identity in hashed] == [False, False, False, True]
+    assert all("verifier" in identity["scenario"] for identity in hashed)
+    assert not any("measure_costs" in identity["placement"] for identity in hashed)
 
 
 MODEL_CHANGES: list[dict[str, Any]] = [

@@ -30,6 +30,7 @@ from treespec.model.decoder import Decoder
 from treespec.model.loader import LoadedModel
 from treespec.runner import ForwardRow, ModelRunner
 from treespec.tree import TokenTree
+from treespec.tree.layout import LAYOUTS, Layout, whole_tree
 
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-10}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
@@ -46,12 +47,14 @@ def cached_from_nothing(decoder: Decoder, token_ids: Sequence[int]) -> Tensor:
     return cached(runner, prefill(runner, token_ids)[0])
 
 
-def assert_caches_are_fresh(target: LoadedModel, draft: LoadedModel, prompts: list[tuple[int, ...]]) -> int:
+def assert_caches_are_fresh(
+    target: LoadedModel, draft: LoadedModel, prompts: list[tuple[int, ...]], layout: Layout
+) -> int:
     """Serve step by step; after each, compare every cache in use. Returns the number of comparisons."""
     tolerance = TOLERANCES[target.decoder.dtype]
     num_compared = 0
     for expansion in ((1,) * 4, WIDE_TREE, PAPER_TREE):
-        bench = build_engine(target, draft, Serving(expansion, max_tokens_per_batch=16))
+        bench = build_engine(target, draft, Serving(expansion, max_tokens_per_batch=16, layout=layout))
         assert isinstance(bench.drafter, SsmDrafter)
         assert bench.draft_runner is not None
         requests = [Serving(max_new_tokens=12).request(index, prompt) for index, prompt in enumerate(prompts)]
@@ -79,14 +82,17 @@ def assert_caches_are_fresh(target: LoadedModel, draft: LoadedModel, prompts: li
 
 
 @DTYPES
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("variant", ["gqa", "narrow-heads"])
-def test_cache_after_every_commit_equals_a_fresh_prefill(tiny: TinyModels, variant: str, dtype: torch.dtype) -> None:
+def test_cache_after_every_commit_equals_a_fresh_prefill(
+    tiny: TinyModels, variant: str, layout: str, dtype: torch.dtype
+) -> None:
     target, draft = load(tiny.target(variant), dtype), load(tiny.draft(variant), dtype)
-    assert assert_caches_are_fresh(target, draft, tiny.pair(variant).prompts[:4]) > 50
+    assert assert_caches_are_fresh(target, draft, tiny.pair(variant).prompts[:4], LAYOUTS[layout]) > 50
 
 
 def test_cache_of_the_embedded_pair_equals_a_fresh_prefill(embedded: Pair) -> None:
-    assert assert_caches_are_fresh(embedded.target, embedded.draft, embedded.prompts[:3]) > 50
+    assert assert_caches_are_fresh(embedded.target, embedded.draft, embedded.prompts[:3], whole_tree) > 50
 
 
 @DTYPES

@@ -113,6 +113,12 @@ METHODS: dict[str, dict[str, Any]] = {
         "verifier": "recursive_rejection",
     },
     "block": {"drafters": [{"expansion": [1, 1, 1], "selection": "iid"}], "verifier": "block"},
+    "sequences": {"drafters": [{"expansion": [2, 2, 1]}], "tree_layout": "sequences"},
+    "mss-sequences": {
+        "drafters": [{"expansion": [3, 2], "selection": "iid"}],
+        "verifier": "mss",
+        "tree_layout": "sequences",
+    },
     "traversal": {"drafters": [{"expansion": [2, 2], "selection": "iid"}], "verifier": "traversal"},
     "auto": {
         "drafters": [{"tree": "auto", "num_nodes": 6}],

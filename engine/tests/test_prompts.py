@@ -214,7 +214,9 @@ def test_what_there_is_to_say_of_a_file_is_said_once(
     scenarios[2] = scenarios[2].model_copy(update={"max_new_tokens": 59})
     by_name = load_all_prompts(scenarios, tokenizer, 64)
     assert list(by_name) == ["a", "b", "c"]
-    assert by_name["a"] == by_name["b"] == by_name["c"] == [tokenizer.encode("Write."), tokenizer.encode("Count.")]
+    assert by_name["a"] == by_name["b"] == by_name["c"]
+    assert by_name["a"].token_ids == [tokenizer.encode("Write."), tokenizer.encode("Count.")]
+    assert by_name["a"].categories == ["writing", "math"]
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2
     assert "later turns" in told[0]

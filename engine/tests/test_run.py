@@ -53,6 +53,16 @@ def test_record_says_what_was_run_on_what(job: JobFolder) -> None:
         )
 
 
+def test_rows_hold_the_category_of_their_prompt(job: JobFolder) -> None:
+    entries = [{"prompt": "abc", "category": "letters"}, {"prompt": "b"}, {"prompt": "c", "category": "letter"}]
+    (job.root / "prompts.json").write_text(json.dumps(entries))
+    job.change(batch_composition="repeated", num_repeats=1)
+    assert job.run() == 0
+    for name in job.names:
+        found = [(row["prompt_index"], row["category"]) for row in job.rows(name)]
+        assert found == [(0, "letters"), (0, "letters"), (1, None), (1, None), (2, "letter"), (2, "letter")]
+
+
 def test_every_mode_generates_the_same_tokens_in_every_repeat(job: JobFolder) -> None:
     job.run()
     outputs = {

@@ -1,4 +1,4 @@
-"""The command line: ``treespec run | compare | audit | boost | convert | describe``."""
+"""The command line: ``treespec run | compare | audit | explain | boost | convert | describe``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from treespec.boost_command import add_boost
 from treespec.compare_command import add_compare
 from treespec.convert_command import add_convert
 from treespec.errors import TreespecError
+from treespec.explain_command import add_explain
 from treespec.log import say
 from treespec.synthesise_command import add_synthesise
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     add_compare(commands)
     add_audit(commands)
+    add_explain(commands)
     add_boost(commands)
     add_synthesise(commands)
     add_convert(commands)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = ("cluster", "data_parsing", "figures", "rules", "benchmarks", "model_store")
+PACKAGES = ("claims", "cluster", "data_parsing", "figures", "report", "rules", "benchmarks", "model_store")
 TORCH_FREE = (
     "treespec.config",
     "treespec.draft.auto_policy",
@@ -29,6 +29,8 @@ TORCH_FREE = (
     "rules.plan_files",
     "data_parsing",
     "figures",
+    "claims",
+    "report",
 )
 
 

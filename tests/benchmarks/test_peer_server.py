@@ -21,6 +21,8 @@ NUM_TOKENS = 8
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobFolder:
     """Incremental decoding of the shipped pair: two prompts of different lengths in one batch."""
     folder = JobFolder.create(tmp_path, MODELS / "target", MODELS / "draft", PROMPTS)
+    entries = [{"prompt": PROMPTS[0], "category": "function"}, {"prompt": PROMPTS[1]}]
+    (tmp_path / "prompts.json").write_text(json.dumps(entries), encoding="utf-8")
     folder.scenarios = [scenario for scenario in folder.scenarios if scenario["mode"] == "incremental"]
     folder.change(name=OURS, max_new_tokens=NUM_TOKENS)
     use_own_locks(folder.root / "tmp", monkeypatch)
@@ -37,7 +39,8 @@ def test_records_are_like_ours_with_the_same_tokens(job: JobFolder, capsys: pyte
     assert serve(job) == 0
     ours, theirs = job.rows(OURS), job.rows(THEIRS)
     assert [list(row) for row in theirs] == [list(row) for row in ours]
-    same = ("repeat", "guid", "prompt_index", "num_prompt_tokens", "output_token_ids", "finish_reason")
+    assert [row["category"] for row in theirs] == ["function", None] * 2
+    same = ("repeat", "guid", "prompt_index", "category", "num_prompt_tokens", "output_token_ids", "finish_reason")
     assert [[row[key] for key in same] for row in theirs] == [[row[key] for key in same] for row in ours]
     assert {row["num_target_steps"] for row in theirs} == {NUM_TOKENS}
     for first, second in (theirs[:2], theirs[2:]):
@@ -49,7 +52,8 @@ def test_records_are_like_ours_with_the_same_tokens(job: JobFolder, capsys: pyte
     assert meta["models"]["target"] == our_meta["models"]["target"]
     assert {key: meta["environment"][key] for key in our_meta["environment"]} == our_meta["environment"]
     assert meta["environment"]["transformers"]
-    for repeat in meta["repeats"]:
+    for repeat, ours_of in zip(meta["repeats"], our_meta["repeats"], strict=True):
+        assert repeat["num_target_rows"] == ours_of["num_target_rows"]
         assert sum(repeat["time_us"].values()) == repeat["wall_us"]
         assert repeat["num_output_tokens"] == len(PROMPTS) * NUM_TOKENS
 

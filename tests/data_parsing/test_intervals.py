@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from data_parsing.intervals import median_interval, median_ratio_interval, per_token_grid
+from data_parsing.intervals import median_interval, median_ratio_interval, per_token_grid, rate_intervals, sums_grid
 
 
 def grid(cells: list[list[float]]) -> pd.DataFrame:
@@ -89,3 +89,46 @@ def test_ratio_takes_only_repeats_and_prompts_that_both_have() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (2.0, 2.0, 2.0)
     nothing = median_ratio_interval(wide, pd.DataFrame([[1.0]], columns=[7]))
     assert math.isnan(nothing.value)
+
+
+def test_sums_are_by_repeat_and_prompt() -> None:
+    requests = pd.DataFrame({"repeat": [0, 0, 0, 1], "prompt_index": [5, 2, 5, 2]})
+    values = np.array([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [8.0, 80.0]])
+    sums = sums_grid(requests, values)
+    np.testing.assert_array_equal(sums[:, :, 0], [[2, 5], [8, 0]])
+    np.testing.assert_array_equal(sums[:, :, 1], [[20, 50], [80, 0]])
+
+
+def test_rates_are_ratios_of_sums_with_the_same_draws_as_medians() -> None:
+    generator = np.random.default_rng(5)
+    whole = generator.integers(1, 20, size=(2, 12, 3)).astype(float)
+    part = np.floor(whole * generator.random(whole.shape))
+    estimates = rate_intervals(part, whole)
+    draws = np.random.default_rng(20240427)
+    repeats, prompts = draws.integers(2, size=(2000, 2)), draws.integers(12, size=(2000, 12))
+    for item, estimate in enumerate(estimates):
+        assert estimate.value == part[:, :, item].sum() / whole[:, :, item].sum()
+        one_by_one = [
+            part[np.ix_(r, p)][:, :, item].sum() / whole[np.ix_(r, p)][:, :, item].sum()
+            for r, p in zip(repeats, prompts, strict=True)
+        ]
+        np.testing.assert_allclose([estimate.low, estimate.high], np.quantile(one_by_one, [0.025, 0.975]))
+
+
+def test_a_rate_of_nothing_is_nothing_and_draws_without_any_are_left_out() -> None:
+    whole = np.array([[[0.0, 4.0], [0.0, 0.0], [0.0, 0.0]]])
+    part = np.array([[[0.0, 3.0], [0.0, 0.0], [0.0, 0.0]]])
+    nothing, rare = rate_intervals(part, whole)
+    assert math.isnan(nothing.value) and math.isnan(nothing.low) and math.isnan(nothing.high)
+    assert (rare.value, rare.low, rare.high) == (0.75, 0.75, 0.75)
+
+
+def test_interval_of_a_rate_covers_the_true_one_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(6)
+    covered = 0
+    for _ in range(150):
+        whole = generator.integers(5, 15, size=(1, 40, 1)).astype(float)
+        part = generator.binomial(whole.astype(int), 0.3).astype(float)
+        (estimate,) = rate_intervals(part, whole)
+        covered += estimate.low <= 0.3 <= estimate.high
+    assert covered >= 0.88 * 150

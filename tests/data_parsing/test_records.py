@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_parsing.errors import ParsingError
-from data_parsing.plan import PlannedScenario
+from data_parsing.plan import PlannedScenario, load_plans
 from data_parsing.records import Record, Status, read_record, read_records
-from tests.data_parsing.record_files import SyntheticScenario
+from tests.data_parsing.record_files import SyntheticScenario, write_plan
 
 TREE = SyntheticScenario(mode="tree", batch_size=2)
 
 
 def planned(scenario: SyntheticScenario) -> PlannedScenario:
-    entry = scenario.plan_entry()
-    del entry["placement"]
-    return PlannedScenario(**entry)
+    """It as a plan has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (found,) = load_plans([write_plan(Path(folder) / "plan.json", [scenario])]).scenarios
+    return found
 
 
 def read(raw_dir: Path, scenario: SyntheticScenario = TREE) -> Record:

@@ -7,28 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_parsing.plan import load_plans
-from data_parsing.records import read_records
-from data_parsing.tables import build_tables
-from tests.data_parsing.record_files import PEER, SyntheticScenario, offloading_grid, server_grid, write_plan
-
-
-def tables_of(tmp_path: Path, scenarios: list[SyntheticScenario]) -> dict[str, pd.DataFrame]:
-    """The tables of a plan of the scenarios over what lies in ``raw``."""
-    plan = load_plans([write_plan(tmp_path / "plan.json", scenarios)])
-    return build_tables(read_records(tmp_path / "raw", plan))
-
-
-def row_of(table: pd.DataFrame, scenario: SyntheticScenario) -> pd.Series:
-    """The one row of a scenario."""
-    (row,) = (row for _, row in table.iterrows() if row["scenario"] == scenario.name)
-    return row
-
-
-def write_all(tmp_path: Path, scenarios: list[SyntheticScenario]) -> None:
-    """Write the records of the scenarios into ``raw``."""
-    for scenario in scenarios:
-        scenario.write(tmp_path / "raw")
+from data_parsing.errors import ParsingError
+from tests.data_parsing.built_tables import FIXED, row_of, tables_of, write_all
+from tests.data_parsing.record_files import PEER, SyntheticScenario, server_grid
 
 
 def test_artifact_table_has_the_artifacts_columns_and_formula(tmp_path: Path) -> None:
@@ -97,6 +78,85 @@ def test_server_row_of_a_record(tmp_path: Path) -> None:
     assert row["speedup_ci_low"] == pytest.approx(expected_speedup)
     assert (row["num_requests"], row["num_repeats"], row["num_threads"]) == (4, 2, 2)
     assert row["target_num_parameters"] == 105_300_000
+
+
+def test_tokens_per_step_have_an_interval_over_prompts(tmp_path: Path) -> None:
+    scenario = SyntheticScenario(mode="tree", num_repeats=1)
+    rows = scenario.rows()
+    rows[0] |= {"accepted_per_step": [0, 0, 0, 0, 0], "num_accepted_tokens": 0}
+    scenario.write(tmp_path / "raw", rows=rows)
+    row = row_of(tables_of(tmp_path, [scenario])["server"], scenario)
+    assert row["tokens_per_step"] == pytest.approx((4 + 3 * 36) / (4 + 3 * 12))
+    # A draw with the first prompt every time emits one token per step, one without it three.
+    assert 1 <= row["tokens_per_step_ci_low"] < row["tokens_per_step"] < row["tokens_per_step_ci_high"] == 3.0
+
+
+def test_identity_tells_how_a_scenario_drafts(tmp_path: Path) -> None:
+    drawn = SyntheticScenario(
+        "stochastic_width_3",
+        experiment="tree_width",
+        expansion=(1, 3, 1),
+        selection="iid",
+        temperature=1.0,
+        verifier="mss",
+        tree_layout="sequences",
+        prompt_set="webqa",
+    )
+    incremental = drawn.with_(mode="incremental", expansion=(), selection="top_k")
+    write_all(tmp_path, [drawn])
+    tables = tables_of(tmp_path, [drawn, incremental])
+    own = ["decoding", "expansion", "tree_width", "branching_step", "selection", "verifier", "tree_layout"]
+    for name in ("tree_width", "time_split"):
+        row = row_of(tables[name], drawn)
+        assert list(row[own]) == ["stochastic", "1.3.1", 3, 2, "iid", "mss", "sequences"]
+        assert row["prompt_set"] == "webqa"
+        row = row_of(tables[name], incremental)
+        assert row["decoding"] == "stochastic" and row[own[1:]].isna().all()
+    chain = drawn.with_(expansion=(1, 1))
+    row = row_of(tables_of(tmp_path, [chain])["tree_width"], chain)
+    assert row["tree_width"] == 1 and pd.isna(row["branching_step"])
+
+
+def test_long_tables_have_the_columns_that_others_read(tmp_path: Path) -> None:
+    """Their names and order are agreed with figures and claims."""
+    columns = list(tables_of(tmp_path, [])["server"].columns)
+    assert columns[:10] == [
+        *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation")
+    ]
+    assert columns[10:20] == [
+        *("prompt_set", "decoding", "expansion", "tree_width", "branching_step", "selection", "verifier"),
+        *("tree_layout", "num_requests", "num_repeats"),
+    ]
+    after = columns.index("tokens_per_step")
+    assert columns[after + 1 : after + 4] == ["tokens_per_step_ci_low", "tokens_per_step_ci_high", "acceptance_rate"]
+
+
+def test_a_speedup_is_over_the_same_conditions_or_blank(tmp_path: Path) -> None:
+    tree = SyntheticScenario("width_2", experiment="width", expansion=(2,), accepted_per_step=1, prompt_set="piqa")
+    incremental = tree.with_(mode="incremental", expansion=(), accepted_per_step=None)
+    others = [
+        incremental.with_(prompt_set="alpaca", step_us=5.0),
+        incremental.with_(batch_size=2, step_us=5.0),
+        incremental.with_(experiment="other", step_us=5.0),
+        incremental.with_(placement="x", size="large", step_us=5.0),
+    ]
+    write_all(tmp_path, [tree, incremental, *others])
+    table = tables_of(tmp_path, [*others, tree, incremental])["width"]
+    assert row_of(table, tree)["speedup"] == pytest.approx(2.0)
+    assert pd.isna(row_of(tables_of(tmp_path, [*others, tree])["width"], tree)["speedup"])
+
+
+def test_drawn_tokens_are_not_compared(tmp_path: Path) -> None:
+    tree = SyntheticScenario("tree", temperature=1.0)
+    incremental = SyntheticScenario(temperature=1.0)
+    write_all(tmp_path, [tree, incremental])
+    row = row_of(tables_of(tmp_path, [tree, incremental])["token_equality"], tree)
+    assert row["baseline_scenario"] == incremental.name and pd.isna(row["num_prompts_compared"])
+
+
+def test_two_tables_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParsingError, match="two tables are named 'requests'"):
+        tables_of(tmp_path, [], ["requests"])
 
 
 def test_incremental_is_the_measure_of_itself(tmp_path: Path) -> None:
@@ -178,8 +238,8 @@ def test_scenarios_without_record_are_rows_with_their_status(tmp_path: Path) -> 
 
 
 def test_tables_of_an_empty_plan_have_their_columns(tmp_path: Path) -> None:
-    tables = tables_of(tmp_path, [])
-    assert set(tables) == {"server", "offloading", "time_split", "token_equality"}
+    tables = tables_of(tmp_path, [], ["server", "offloading", "tree_width"])
+    assert set(tables) == {"server", "offloading", "tree_width", *FIXED}
     assert all(len(table) == 0 and len(table.columns) > 5 for table in tables.values())
 
 
@@ -228,84 +288,3 @@ def test_equality_is_unknown_without_the_baseline(tmp_path: Path) -> None:
     row = row_of(tables_of(tmp_path, [incremental, tree])["token_equality"], tree)
     assert row["baseline_scenario"] == incremental.name
     assert pd.isna(row["num_prompts_compared"])
-
-
-STREAMED: dict[str, str] = {}
-INT8, RESIDENT = {"quantisation": "int8"}, {"offload": "false"}
-
-
-def offloading_tables(tmp_path: Path, scenarios: list[SyntheticScenario]) -> dict[str, pd.DataFrame]:
-    write_all(tmp_path, scenarios)
-    return tables_of(tmp_path, scenarios)
-
-
-def test_offloading_is_in_tables_of_its_own_with_the_columns_of_the_servers(tmp_path: Path) -> None:
-    tables = offloading_tables(tmp_path, [*server_grid(batch_sizes=(1,)), *offloading_grid()])
-    assert (len(tables["server"]), len(tables["offloading"])) == (3, 8)
-    assert list(tables["server"].columns) == list(tables["offloading"].columns)
-    assert tables["server"]["offload_bytes_per_step"].isna().all()
-
-
-def test_the_artifacts_offloading_table_holds_its_own_setting_only(tmp_path: Path) -> None:
-    """Sequence speculation, weights as they are stored and streamed; other placements would be taken for it."""
-    scenarios = offloading_grid(settings=(STREAMED, INT8, RESIDENT))
-    table = offloading_tables(tmp_path, scenarios)["offloading_small"]
-    assert list(table.columns) == ["batch_size", "per_token_latency_ms"]
-    (own,) = (scenario for scenario in scenarios if scenario.name == "offloading_small_4")
-    latencies = [row["latency_us"] for row in own.rows()]
-    assert list(table["batch_size"]) == [1, 4]
-    assert table["per_token_latency_ms"][1] == pytest.approx(sum(latencies) / (128 * len(latencies) * 1000))
-    own.jsonl(tmp_path / "raw").unlink()
-    table = tables_of(tmp_path, scenarios)["offloading_small"]
-    assert table.notna().to_numpy().tolist() == [[True, True], [True, False]]
-
-
-def test_the_artifacts_offloading_table_of_a_platforms_own_lengths(tmp_path: Path) -> None:
-    short = {"max_new_tokens": "32"}
-    scenarios = offloading_grid(settings=(short, INT8 | short, RESIDENT | short))
-    assert offloading_tables(tmp_path, scenarios)["offloading_small"].notna().all(axis=None)
-    quantised = offloading_grid(settings=(INT8 | short,))
-    assert "offloading_small" not in offloading_tables(tmp_path, quantised)
-
-
-def test_speedups_are_over_incremental_decoding_of_the_same_placement(tmp_path: Path) -> None:
-    streamed, int8 = (offloading_grid((1,), (settings,)) for settings in (STREAMED, INT8))
-    int8 = [scenario.with_(step_us=10 * scenario.step_us) for scenario in int8]
-    table = offloading_tables(tmp_path, [*streamed, *int8])["offloading"]
-    for scenarios in (streamed, int8):
-        by_mode = {scenario.mode: scenario for scenario in scenarios}
-        assert row_of(table, by_mode["incremental"])["speedup"] == 1.0
-        # 36 steps of 1000 against 9 of 1800.
-        assert row_of(table, by_mode["tree_auto"])["speedup"] == pytest.approx(36 * 1000 / (9 * 1800))
-    without = tables_of(tmp_path, [s for s in [*streamed, *int8] if s not in int8 or s.mode != "incremental"])[
-        "offloading"
-    ]
-    assert list(without["speedup"].isna()) == [False] * 4 + [True] * 3, "another placement's is no baseline"
-
-
-def test_streaming_is_told_per_step_and_second(tmp_path: Path) -> None:
-    incremental, auto = (s for s in offloading_grid((1,), (INT8,)) if s.mode in ("incremental", "tree_auto"))
-    table = offloading_tables(tmp_path, [incremental, auto])["offloading"]
-    row = row_of(table, auto)
-    assert (row["mode"], row["offload"], row["quantisation"]) == ("tree_auto", "disk", "int8")
-    assert (row["resident_bytes"], row["streamed_bytes"], row["offload_bytes_per_step"]) == (1000, 3000, 3000.0)
-    assert row["offload_bytes_per_s"] == pytest.approx(12000 / 100e-6)
-    assert row["offload_wait_share"] == pytest.approx(0.6)
-    assert row["draft_tokens_per_step"] == 60.0
-    assert row_of(table, incremental)["draft_tokens_per_step"] == 0.0
-
-
-def test_a_record_that_tells_nothing_of_streaming_has_blanks(tmp_path: Path) -> None:
-    (scenario, *_) = offloading_grid((1,), (RESIDENT,), streamed_bytes=None)
-    row = row_of(offloading_tables(tmp_path, [scenario])["offloading"], scenario)
-    assert row["status"] == "ok" and pd.isna(row["offload"])
-    told = ("resident_bytes", "streamed_bytes", "offload_bytes_per_step", "offload_bytes_per_s", "offload_wait_share")
-    assert row[list(told)].isna().all()
-
-
-@pytest.mark.parametrize("damage", [{"offload": [1]}, {"offload": {"resident_bytes": -1, "streamed_bytes": 2}}])
-def test_damage_in_what_a_record_tells_of_streaming_is_its_status(tmp_path: Path, damage: dict[str, object]) -> None:
-    (scenario, *_) = offloading_grid((1,))
-    scenario.write(tmp_path / "raw", **damage)
-    row = row_of(tables_of(tmp_path, [scenario])["offloading"], scenario)
-    assert row["status"] == "incomplete" and "not a" in row["detail"]

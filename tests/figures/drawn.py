@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from figures.gallery import FIGURES, Sources
+from figures.gallery import FIGURES
+from figures.sources import Sources
 from figures.style import RC
+from tests.figures.paper_tables import Tables, write_paper_tables
 from tests.figures.table_files import Row, as_read_by, write_tables
 
 PAPER_DIR = Path(__file__).parents[2] / "paper"
@@ -46,7 +49,15 @@ class Drawn:
 def draw(name: str, tmp_path: Path, rows: list[Row], paper_dir: Path = PAPER_DIR) -> Drawn:
     """Draw a figure of the gallery from tables with these rows, taken as those of the experiment that it shows."""
     is_own = any(row["experiment"] == "offloading" for row in rows)
-    csv_dir = write_tables(tmp_path / "csv", rows if is_own else as_read_by(name, rows))
+    return _draw(name, write_tables(tmp_path / "csv", rows if is_own else as_read_by(name, rows)), paper_dir)
+
+
+def draw_paper(name: str, tmp_path: Path, tables: Tables, paper_dir: Path = PAPER_DIR) -> Drawn:
+    """Draw a figure of the gallery from the tables of the experiments with free modes."""
+    return _draw(name, write_paper_tables(tmp_path / "csv", tables), paper_dir)
+
+
+def _draw(name: str, csv_dir: Path, paper_dir: Path) -> Drawn:
     with mpl.rc_context(RC):
         figure = FIGURES[name](Sources(csv_dir, paper_dir))
         figure.draw_without_rendering()
@@ -71,10 +82,8 @@ def cut_texts(drawn: Drawn) -> list[str]:
 
 def overlapping_texts(drawn: Drawn) -> list[tuple[str, str]]:
     """Pairs of texts whose boxes share more than a sliver."""
-    pairs = []
-    for number, one in enumerate(drawn.texts):
-        for other in drawn.texts[number + 1 :]:
-            shared = Bbox.intersection(one.box, other.box)
-            if shared is not None and shared.width > 1 and shared.height > 1:
-                pairs.append((one.text, other.text))
-    return pairs
+    boxes = np.array([placed.box.extents for placed in drawn.texts])
+    low, high = boxes[:, None, :2], boxes[:, None, 2:]
+    shared = np.minimum(high, boxes[None, :, 2:]) - np.maximum(low, boxes[None, :, :2])
+    covered = np.argwhere(np.triu((shared > 1).all(axis=2), k=1))
+    return [(drawn.texts[one].text, drawn.texts[other].text) for one, other in covered]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,23 @@ MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "t
 PEER = "transformers"
 SCENARIO_COLUMNS = [
     *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation"),
+    *("prompt_set", "decoding", "expansion", "tree_width", "branching_step", "selection", "verifier", "tree_layout"),
     *("num_requests", "num_repeats", "device", "num_threads", "dtype", "commit"),
     *("target_description", "target_num_parameters", "experiment", "detail"),
 ]
-SERVER_COLUMNS = [
+LONG_COLUMNS = [
     *SCENARIO_COLUMNS,
     *("median_per_token_latency_ms", "ci_low_ms", "ci_high_ms", "speedup", "speedup_ci_low", "speedup_ci_high"),
-    "draft_tokens_per_step",
+    *("tokens_per_step", "tokens_per_step_ci_low", "tokens_per_step_ci_high"),
+    *("acceptance_rate", "draft_tokens_per_step"),
 ]
 SHARES = {"draft": 0.15, "build": 0.05, "forward": 0.5, "verify": 0.1, "commit": 0.15, "other": 0.05}
 TIME_SPLIT_COLUMNS = [*SCENARIO_COLUMNS, *(f"{part}_share" for part in SHARES), "step_time_ms"]
 SPEEDUP = {"incremental": 1.0, "sequence": 1.5, "tree": 2.0, "tree_auto": 4.0, PEER: 0.8}
 DRAFTED = {"incremental": 0, "sequence": 8, "tree": 20, "tree_auto": 120, PEER: 0}
 OFFLOADING_FIGURES = ("offloading_latency", "offloading_speedup", "tree_sizes")
+FIGURES = ("server_latency", "server_speedup", *OFFLOADING_FIGURES, "time_split")
+"""Those drawn from the tables of this module."""
 
 Row = dict[str, Any]
 
@@ -123,12 +128,17 @@ def write_tables(csv_dir: Path, rows: list[Row]) -> Path:
     # Parsing knows nothing of where a peer's time goes.
     ours = [row for row in rows if row["mode"] != PEER]
     for name, columns, of_table in (
-        ("server", SERVER_COLUMNS, resident),
-        ("offloading", SERVER_COLUMNS, streamed),
+        ("server", LONG_COLUMNS, resident),
+        ("offloading", [*LONG_COLUMNS, "streamed_bytes"], streamed),
         ("time_split", TIME_SPLIT_COLUMNS, ours),
     ):
-        with (csv_dir / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(of_table)
+        write_table(csv_dir / f"{name}.csv", columns, of_table)
     return csv_dir
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Write one table; cells without a value are blank."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from matplotlib.patches import Rectangle
 
-from figures.gallery import FIGURES
 from tests.figures.drawn import draw
 from tests.figures.table_files import (
+    FIGURES,
     MODES,
     PEER,
     every_placement,
@@ -233,3 +233,52 @@ def test_a_missing_tree_is_a_gap_with_its_reason(tmp_path: Path) -> None:
     assert "streamed from disk: failed" in drawn.words()
     assert any("nan" in str(line.get_ydata()) for line in drawn.figure.axes[0].lines)
     assert "3 of 4 planned scenarios are drawn; not drawn: failed (1)." in drawn.caption
+
+
+def fitting(rows: list[dict[str, object]], quantisation: str) -> list[dict[str, object]]:
+    """The rows, with records that tell how much is streamed: nothing where weights are rounded so."""
+    return [
+        row | {"streamed_bytes": "" if row["status"] != "ok" else 0 if row["quantisation"] == quantisation else 9e6}
+        for row in ({"quantisation": ""} | row for row in rows)
+    ]
+
+
+@pytest.mark.parametrize("name", ["offloading_latency", "offloading_speedup"])
+def test_weights_that_fit_are_not_called_streamed(tmp_path: Path, name: str) -> None:
+    rows = [*offloading_grid(), *streamed([planned_row("tree_auto", 16)])]
+    drawn = draw(name, tmp_path, fitting(every_placement(rows), "int4"))
+    titles = [panel.get_title(loc="left") for panel in drawn.figure.axes]
+    assert titles == [
+        "small: opt-103M, streamed from disk",
+        "small: opt-103M, streamed from disk, int8",
+        "small: opt-103M, fits without streaming, int4",
+        "small: opt-103M, resident",
+    ]
+
+
+def test_trees_of_weights_that_fit_are_named_so(tmp_path: Path) -> None:
+    rows = [row for row in every_placement(offloading_grid()) if row["offload"]]
+    drawn = draw("tree_sizes", tmp_path, fitting(rows, "int8"))
+    assert {"from disk", "fits, int8", "from disk, int4"} <= set(drawn.words())
+
+
+def test_what_is_published_of_streamed_weights_is_not_beside_weights_that_fit(tmp_path: Path) -> None:
+    drawn = draw("offloading_speedup", tmp_path, fitting(offloading_grid(), ""))
+    assert not any("published" in word for word in drawn.words())
+
+
+def test_a_published_value_has_its_label_beside_it(tmp_path: Path) -> None:
+    for batch_sizes in ((1,), (1, 4, 8)):
+        drawn = draw("offloading_speedup", tmp_path, offloading_grid(batch_sizes))
+        (panel,) = drawn.figure.axes
+        label = next(text for text in panel.texts if text.get_text() == "3.3×")
+        box, mark = label.get_window_extent(), panel.transData.transform((0, 3.3))
+        assert (box.y0 + box.y1) / 2 == pytest.approx(mark[1], abs=3)
+        assert 0 < mark[0] - box.x1 < 30
+
+
+def test_a_mode_with_a_name_of_its_own_is_no_error(tmp_path: Path) -> None:
+    own = measured_row("tree") | {"mode": "my_mode", "scenario": "server_small-1_batchsize-my_mode"}
+    drawn = draw("time_split", tmp_path, [*grid((1,)), own])
+    labels = [text.get_text() for text in drawn.figure.axes[0].get_yticklabels()]
+    assert labels == ["incremental, batch 1", "sequence, batch 1", "tree, batch 1", "my_mode, batch 1"]

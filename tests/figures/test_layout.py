@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from figures.gallery import FIGURES
 from figures.sheet import wrap
 from tests.figures.drawn import cut_texts, draw, overlapping_texts
 from tests.figures.table_files import (
+    FIGURES,
     MODES,
     OFFLOADING_FIGURES,
     PEER,

@@ -28,7 +28,7 @@ def project(tmp_path: Path) -> Project:
     for name in LINKED + LINKED_PROGRAMS:
         if (REPOSITORY / name).exists():
             (tmp_path / name).symlink_to(REPOSITORY / name)
-    experiments = (f"experiments/{name}.yaml" for name in ("basic_test", "server_gpu", "offloading"))
+    experiments = (f"experiments/{path.name}" for path in (REPOSITORY / "config/experiments").glob("*.yaml"))
     for name in ("config.yaml", *experiments, "platforms/laptop.yaml"):
         path = tmp_path / "config" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +45,18 @@ def project(tmp_path: Path) -> Project:
     made = Project(tmp_path)
     made.edit("config.yaml", lambda config: config.update(platform="tiny"))
     return made
+
+
+@pytest.fixture
+def shipped(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project with every platform, prompt and model that is shipped; the working directory is inside it."""
+    for path in (REPOSITORY / "config/platforms").glob("*.yaml"):
+        (project.folder / "config/platforms" / path.name).write_text(path.read_text())
+    for path in (REPOSITORY / "prompts").iterdir():
+        (project.folder / "prompts" / path.name).symlink_to(path)
+    (project.folder / "models/embedded").symlink_to(REPOSITORY / "models/embedded")
+    monkeypatch.chdir(project.folder)
+    return project
 
 
 @pytest.fixture

@@ -19,13 +19,15 @@ from engine.tests.offline.sitecustomize import CONNECTIONS
 
 REPOSITORY = Path(__file__).parents[2]
 MODELS = REPOSITORY / "models/embedded/llama"
+LEFT_OUT = ("offloading", "parallel_decoding", "rank_success", "sampling", "tree_width", "tree_width_latency")
+"""Experiments that the tiny platform has not."""
 NUM_PROMPTS, NUM_REPEATS = 4, 2
 """Of the ``real`` fixture."""
 LINKED = (
     *("Snakefile", "rules", "profiles", "envs"),
-    *("engine", "cluster", "benchmarks", "data_parsing", "figures", "model_store", "paper"),
+    *("engine", "cluster", "benchmarks", "data_parsing", "figures", "claims", "report", "model_store", "paper"),
 )
-LINKED_PROGRAMS = ("basic_test.py", "download_models.py")
+LINKED_PROGRAMS = ("basic_test.py", "download_models.py", "CITATION.cff")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Project:
 
     def plan(self, experiment: str = "server_gpu") -> list[dict[str, Any]]:
         """An experiment's plan as the last call wrote it."""
-        rows: list[dict[str, Any]] = json.loads((self.folder / f"results/tiny/plan/{experiment}.json").read_text())
+        path = self.folder / f"results/tiny/plan/{experiment}.json"
+        rows: list[dict[str, Any]] = json.loads(path.read_text())["scenarios"]
         return rows
 
     @property
@@ -121,6 +124,6 @@ def tiny_platform() -> dict[str, Any]:
         "prompts": {"chatgpt": "prompts/few.json"},
         "overrides": {
             "server_gpu": {"sizes": ["small"], "batch_sizes": [1, 2], "num_prompts": 2},
-            "offloading": {"sizes": []},
+            **{experiment: {"sizes": []} for experiment in LEFT_OUT},
         },
     }

@@ -6,10 +6,11 @@ Snakemake runs in. Parsing and figures are packages in the project folder, which
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
-from tests.workflow.project import REPOSITORY, Project
+from tests.workflow.project import LEFT_OUT, REPOSITORY, Project
 
 TREESPEC = """
 import json, os, pathlib, socket, sys
@@ -22,12 +23,12 @@ if command == "describe":
     print(json.dumps({"cpu": {"computes": True, "memory_mib": 8192}, "gpus": gpus}))
 elif "CONNECT" in os.environ:
     socket.create_connection(("192.0.2.1", 80), timeout=0.1)
-elif "FAIL" in os.environ:
+elif "FAIL" in os.environ and os.environ["FAIL"] in options["--config"]:
     sys.exit("this run was told to fail")
 else:
     raw = pathlib.Path(options["--output-dir"])
     raw.mkdir(parents=True, exist_ok=True)
-    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text())["scenarios"]:
         if row["mode"] == "transformers":
             continue
         meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
@@ -41,7 +42,7 @@ options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 with open("calls.txt", "a") as calls:
     print("peer", options["--peer"], file=calls)
 raw = pathlib.Path(options["--output-dir"])
-for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+for row in json.loads((raw.parent / "plan/server_gpu.json").read_text())["scenarios"]:
     if row["mode"] == options["--peer"]:
         meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
         (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
@@ -58,7 +59,7 @@ if sys.argv[1] == "run":
     options = dict(zip(sys.argv[2::2], sys.argv[3::2]))
     raw, placement = pathlib.Path(options["--output-dir"]), pathlib.Path(options["--config"]).stem
     raw.mkdir(parents=True, exist_ok=True)
-    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text()):
+    for row in json.loads((raw.parent / "plan/server_gpu.json").read_text())["scenarios"]:
         if row["placement"] == placement:
             meta = {"fingerprint": row["fingerprint"], "status": "ok", "num_rows": 1}
             (raw / f"{row['scenario']}.jsonl").write_text("{}\\n")
@@ -71,19 +72,25 @@ words = sys.argv[1:]
 options = {words[i]: words[i + 1] for i in range(len(words)) if words[i] in ("--raw-dir", "--output-dir")}
 folder = pathlib.Path(options["--output-dir"])
 names = sorted(path.name for path in pathlib.Path(options["--raw-dir"]).glob("*.meta.json"))
-for name in ("server", "server_small", "offloading", "time_split", "token_equality"):
+for name in ("server_small", *EXPERIMENTS, *SHARED_TABLES):
     (folder / f"{name}.csv").write_text("\\n".join(names))
 """
 
 FIGURES = """
 import pathlib, sys
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-pairs = [f"{table}_{figure}" for table in ("server", "offloading") for figure in ("latency", "speedup")]
-for name in (*pairs, "tree_sizes", "time_split"):
+for name in FIGURE_NAMES:
     for suffix in ("pdf", "png"):
         text = (pathlib.Path(options["--csv-dir"]) / "server.csv").read_text()
         (pathlib.Path(options["--output-dir"]) / f"{name}.{suffix}").write_text(text)
 """
+
+
+def _listed(rules: str, name: str) -> list[str]:
+    """The texts in a list that a file of rules begins a line with, comments left out."""
+    text = (REPOSITORY / "rules" / rules).read_text()
+    (items,) = re.findall(rf"^{name} = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r'"(\w+)"', re.sub("#.*", "", items))
 
 
 def put_stand_ins(project: Project) -> None:
@@ -97,9 +104,10 @@ def put_stand_ins(project: Project) -> None:
     treespec = venv / "bin/treespec"
     treespec.write_text(f"#!{python}{TREESPEC}")
     treespec.chmod(0o755)
+    tables = f"EXPERIMENTS, SHARED_TABLES = {['server', *LEFT_OUT]}, {_listed('parsing.smk', 'SHARED_TABLES')}"
     programs = (
-        ("data_parsing/__main__", PARSING),
-        ("figures/__main__", FIGURES),
+        ("data_parsing/__main__", tables + PARSING),
+        ("figures/__main__", f"FIGURE_NAMES = {_listed('figures.smk', 'FIGURE_NAMES')}" + FIGURES),
         ("benchmarks/peer_server", PEER_SERVER),
         ("cluster/__main__", CLUSTER),
     )

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from rules.plan_files import plan_workflow, write_plan
+from rules.plan_files import plan_workflow
+from rules.plan_writing import write_plan
 from tests.workflow.project import Project, jobs
 from tests.workflow.stand_ins import put_stand_ins
 

@@ -18,9 +18,11 @@ CODE = {
     "engine": ("engine/treespec", "rules", "benchmarks", "model_store", "basic_test.py", "download_models.py"),
     "parsing": ("data_parsing",),
     "figures": ("figures",),
+    "claims": ("claims",),
+    "report": ("report",),
 }
-OWN = {"treespec", "cluster", "rules", "benchmarks", "data_parsing", "figures", "model_store"}
-NOT_IN_JOBS = {"matplotlib"}  # the picture of treespec compare, which is no rule's program
+OWN = {"treespec", "cluster", "rules", "benchmarks", "data_parsing", "figures", "claims", "report", "model_store"}
+NOT_IN_JOBS = {"matplotlib", "PIL"}  # the pictures of treespec compare and of the README, which are no rule's programs
 DISTRIBUTIONS = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rules.launching import LAUNCHERS, Start
-from rules.plan_files import Workflow, plan_workflow, write_plan
+from rules.plan_files import Workflow, plan_workflow
+from rules.plan_writing import write_plan
 from tests.workflow.project import Project
 from treespec.errors import TreespecError
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from rules.plan_files import Workflow, plan_workflow, write_plan
-from tests.workflow.project import Project
+from rules.plan_files import Workflow, plan_workflow
+from rules.plan_writing import write_plan
+from tests.workflow.project import LEFT_OUT, Project
 from treespec.errors import TreespecError
 
 
@@ -124,7 +125,8 @@ def test_the_plan_tells_parsing_what_a_scenario_is(offloading: Project) -> None:
 @pytest.mark.usefixtures("offloading")
 def test_tables_of_every_experiment_are_named() -> None:
     tables = plan_workflow({"platform": "tiny"}).tables
-    assert tables == {"server_gpu": ("server", "server_small"), "offloading": ("offloading", "offloading_small")}
+    with_sizes = {"server_gpu": ("server", "server_small"), "offloading": ("offloading", "offloading_small")}
+    assert tables == {name: (name,) for name in LEFT_OUT} | with_sizes
 
 
 def test_an_experiment_that_is_left_out_has_a_table_and_no_job(project: Project) -> None:
@@ -185,7 +187,11 @@ def test_what_cannot_be_streamed_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name_form": "{size}"}, r"name_form: allowed: a text with \{size\}, \{batch_size\} and, at will, \{mode\}"),
+        (
+            {"name_form": "all"},
+            r"name_form: allowed: a text with some of \{size\}, \{batch_size\}, \{mode\}, \{prompts\}",
+        ),
+        ({"budget_minutes": 0}, r"budget_minutes: Input should be greater than 0 \(received 0\)"),
         ({"name_form": "{size}_{batch_size}_{dtype}"}, r"name_form: allowed: a text with"),
         ({"variants": {"a": {}, "b": {"offload": False}}}, r"variants 'a' and 'b' are the same"),
         ({"variants": {"int3": {"quantisation": {"bits": 3}}}}, r"variants.int3.quantisation.bits"),
@@ -197,6 +203,16 @@ def test_an_experiment_that_names_nothing_apart_is_refused(
     project.edit("experiments/offloading.yaml", lambda sweep: sweep.update(change))
     with pytest.raises(TreespecError, match=message):
         plan_workflow({"platform": "tiny"})
+
+
+def test_what_a_name_form_does_not_tell_is_appended(offloading: Project) -> None:
+    offloading.edit("experiments/offloading.yaml", lambda sweep: sweep.update(name_form="{mode}"))
+    offload(offloading, batch_sizes=[1, 8])
+    plain = offloading_plan().sweeps["offloading"][0]
+    modes = ("sequence_specinfer", "incr_dec", "tree_specinfer", "tree_auto")
+    assert [item.config.name for item in plain.scenarios] == [
+        f"offloading_{mode}{batch_size}" for batch_size in ("", "-batch_size_8") for mode in modes
+    ]
 
 
 def test_a_variant_that_is_null_is_left_out(offloading: Project) -> None:

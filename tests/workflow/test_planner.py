@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from rules.plan_files import Workflow, plan_workflow, write_plan
+from rules.plan_files import Workflow, plan_workflow
+from rules.plan_writing import write_plan
 from rules.schema import schema_texts
 from tests.workflow.project import REPOSITORY, Project
 from treespec.errors import TreespecError
@@ -54,6 +55,72 @@ def test_settings_that_change_what_is_measured_are_named_in_a_fixed_order(projec
         "server_small-1_batchsize-sequence_specinfer-max_new_tokens_16-ignore_eos_false",
         "server_small-1_batchsize-tree_specinfer-expansion_3.1.1-max_new_tokens_16-ignore_eos_false",
     ]
+
+
+def test_how_tokens_are_chosen_and_verified_is_named(project: Project) -> None:
+    drawn = {"kind": "ssm", "expansion": [2, 1], "selection": "iid"}
+    tree = {"mode": "tree", "drafters": [drawn], "verifier": "mss", "sampling": {"temperature": 0.8, "seed": 3}}
+    rows = {"mode": "tree", "expansion": [1, 1, 3, 1, 1, 1, 1, 1], "tree_layout": "sequences"}
+    modes = {"incr_dec": None, "sequence_specinfer": None, "tree_specinfer": tree, "rows": rows}
+    override(project, modes=modes, batch_sizes=[1], peers=[])
+    told = "-expansion_none-drafters_ssm.2.1.iid-verifier_mss-sampling_temperature.0.8.seed.3"
+    assert names(plan()) == [
+        "server_small-1_batchsize-tree_specinfer" + told,
+        "server_small-1_batchsize-rows",
+    ]
+    (placement,) = plan().sweeps["server_gpu"]
+    told = [(item.verifier, item.sampling.temperature, item.tree_layout) for item in placement.job.scenarios]
+    assert told == [("mss", 0.8, "tree"), ("auto", 0.0, "sequences")]
+
+
+def test_every_prompt_set_is_a_part_of_the_grid(project: Project) -> None:
+    project.edit("platforms/tiny.yaml", lambda data: data["prompts"].update(piqa="prompts/few.json"))
+    override(project, prompts=["piqa", "chatgpt"], batch_sizes=[1])
+    modes = ("incr_dec", "sequence_specinfer", "tree_specinfer")
+    assert names(plan()) == [
+        f"server_small-1_batchsize-{mode}{prompts}" for prompts in ("-prompts_piqa", "") for mode in modes
+    ]
+    write_plan(plan())
+    rows = project.plan()
+    assert [row["prompt_set"] for row in rows] == ["piqa"] * 3 + ["chatgpt"] * 3 + ["piqa", "chatgpt"]
+    assert {row["prompts"] for row in rows} == {"prompts/few.json"}
+
+
+def test_two_experiments_with_one_name_are_refused(project: Project) -> None:
+    copy = project.folder / "config/experiments/again.yaml"
+    copy.write_text((project.folder / "config/experiments/server_gpu.yaml").read_text())
+    project.edit("experiments/again.yaml", lambda sweep: sweep.update(sizes=["small"]))
+    with pytest.raises(
+        TreespecError, match=r"two scenarios of one name; .*again and server_gpu; received: server_small-1_"
+    ):
+        plan_workflow({"platform": "tiny"})
+
+
+def test_a_platform_chooses_which_models_stand_in_a_size_of_an_experiment(project: Project) -> None:
+    def place(platform: dict[str, Any]) -> None:
+        target = platform["sizes"]["small"]["target"]
+        platform["sizes"]["plain"] = platform["sizes"]["small"] | {"target": target | {"label": "plain"}}
+        platform["overrides"]["server_gpu"].update(roles={"small": "plain"}, max_tree_nodes=32)
+
+    before = names(plan())
+    project.edit("platforms/tiny.yaml", place)
+    (placement,) = plan().sweeps["server_gpu"]
+    assert (placement.role, placement.job.placement.target.label) == ("plain", "plain")
+    assert placement.job.placement.max_tree_nodes == 32
+    assert names(plan()) == before
+
+
+def test_costs_are_measured_where_times_count(project: Project) -> None:
+    def measured() -> bool:
+        (placement,) = plan().sweeps["server_gpu"]
+        return placement.job.placement.measure_costs
+
+    override(project, peers=[])
+    before = marker()
+    assert measured()
+    project.edit("platforms/tiny.yaml", lambda data: data["sizes"]["small"].update(purpose="functional"))
+    assert not measured()
+    assert marker() == before, "what passes cost is no part of what is measured"
 
 
 def test_batches_of_equal_requests_show_in_names(project: Project) -> None:
@@ -193,7 +260,19 @@ def test_a_marker_over_a_failed_or_cut_record_is_taken_away(project: Project, ch
         ({"sizes": None}, "sizes: Input should be a valid tuple"),
         ({"batch_sizes": [0]}, "batch_sizes.0: Input should be greater than or equal to 1 (received 0)"),
         ({"modes": {"tree_specinfer": {"mode": "tree", "expansion": [1]}}}, "mode 'tree' does not fit expansion [1]"),
-        ({"modes": {"beam": {"mode": "tree", "expansion": [2]}}}, "overrides.server_gpu.modes.beam"),
+        (
+            {"modes": {"beam search": {"mode": "tree", "expansion": [2]}}},
+            "overrides.server_gpu.modes.beam search.[key]",
+        ),
+        ({"modes": {"beam": None}}, "modes left out that are not there; where: config/platforms/tiny.yaml"),
+        ({"modes": {"incr_dec": {"mode": "incremental", "tree_layout": "sequences"}}}, "with nothing drafted"),
+        ({"prompts": []}, "overrides.server_gpu.prompts"),
+        ({"prompts": ["chatgpt", "poems"]}, "no file stands for this prompt set"),
+        ({"prompts": ["chatgpt", "chatgpt"]}, "scenario names must be unique"),
+        (
+            {"roles": {"small": "tiny"}},
+            "no models stand in this size; where: config/platforms/tiny.yaml; received: tiny",
+        ),
         ({"max_new_tokens": 256}, "leaves no room for a prompt"),
         ({"peers": ["vllm"]}, "overrides.server_gpu.peers.0: Input should be 'transformers' (received 'vllm')"),
     ],
@@ -220,7 +299,7 @@ def test_files_that_cannot_be_read_are_named(project: Project) -> None:
 
 def test_overrides_of_an_unknown_experiment_are_refused(project: Project) -> None:
     project.edit("platforms/tiny.yaml", lambda platform: platform["overrides"].update(ablation={"num_repeats": 2}))
-    with pytest.raises(TreespecError, match=r"unknown experiment.*ablation.*allowed: \['offloading', 'server_gpu'\]"):
+    with pytest.raises(TreespecError, match=r"unknown experiment.*ablation.*allowed: \['offloading', .*'server_gpu', "):
         plan()
 
 
@@ -233,7 +312,8 @@ def test_more_ranks_than_places_are_refused(project: Project) -> None:
 def test_the_laptop_runs_the_inflated_pair_over_the_artifacts_grid(project: Project) -> None:
     import yaml
 
-    from rules.settings import Platform, Sweep, validated
+    from rules.settings import Platform, validated
+    from rules.sweeps import Sweep
 
     for name, model in (("platforms/laptop.yaml", Platform), ("experiments/server_gpu.yaml", Sweep)):
         validated(model, yaml.safe_load((project.folder / "config" / name).read_text()), name)
@@ -250,7 +330,7 @@ def test_schemas_are_current() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     heavy = ["torch", "transformers", "pandas", "matplotlib"]
-    code = f"import rules.plan_files, sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
+    code = f"import rules.plan_writing, sys, json; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, text=True, capture_output=True, check=True)
     assert json.loads(done.stdout) == []
 

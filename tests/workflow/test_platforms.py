@@ -24,18 +24,6 @@ CPU = {"computes": True, "memory_mib": 8000}
 A10G = {"computes": True, "memory_mib": 22515}
 
 
-@pytest.fixture
-def shipped(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """The project with every platform, prompt and model that is shipped; the working directory is inside it."""
-    for path in (REPOSITORY / "config/platforms").glob("*.yaml"):
-        (project.folder / "config/platforms" / path.name).write_text(path.read_text())
-    for path in (REPOSITORY / "prompts").iterdir():
-        (project.folder / "prompts" / path.name).symlink_to(path)
-    (project.folder / "models/embedded").symlink_to(REPOSITORY / "models/embedded")
-    monkeypatch.chdir(project.folder)
-    return project
-
-
 def settings(config: dict[str, Any]) -> list[str]:
     """A configuration as the command line takes it."""
     return ["--config", *(f"{key}={value}" for key, value in config.items()), "--"]
@@ -62,66 +50,35 @@ def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("config", "num_placements", "num_scenarios", "further"),
+    ("config", "server", "offloading"),
     [
-        ({"platform": "laptop"}, 3, 24, {"peer": 1}),
-        ({"platform": "single_gpu"}, 1, 15, {"peer": 1}),
-        ({"platform": "g5"}, 3, 45, {"provision_cluster": 1, "check_cluster": 1}),  # a peer runs on this machine
-        (
-            {"platform": "two_nodes_local"},
-            3,
-            18,
-            {"start_embedded_cluster": 1, "provision_cluster": 1, "check_cluster": 1},
-        ),
-        (OWN, 1, 12, {"peer": 1}),
+        ({"platform": "laptop"}, (3, 21), (4, 64)),
+        ({"platform": "single_gpu"}, (1, 15), (6, 108)),
+        ({"platform": "g5"}, (3, 45), (6, 120)),
+        ({"platform": "two_nodes_local"}, (3, 18), (0, 0)),
+        (OWN, (1, 12), (3, 24)),
     ],
     ids=lambda value: value.get("platform") if isinstance(value, dict) else None,
 )
-def test_jobs_and_scenarios(
-    shipped: Project, config: dict[str, str], num_placements: int, num_scenarios: int, further: dict[str, int]
-) -> None:
-    workflow = plan_workflow(config, ["server_gpu"])
-    assert len(workflow.sweeps["server_gpu"]) == num_placements
-    assert len(set(names(workflow))) == num_scenarios
-    done = shipped.snakemake("-n", *settings(config), "basic_test", "server_gpu_experiments")
-    assert jobs(done.stdout) == {
-        "check_machine": 1,
-        "engine_wheel": 1,
-        "check_models": 1,
-        "check_modes": 1,
-        "basic_test": 1,
-        "placement": num_placements,
-        "server_gpu_experiments": 1,
-        **further,
-    }
-    assert [name for name in names(workflow) if name not in done.stdout.split()] == []
+@pytest.mark.usefixtures("shipped")
+def test_placements_and_scenarios(config: dict[str, str], server: tuple[int, int], offloading: tuple[int, int]) -> None:
+    """Jobs of dry runs are counted in test_experiments."""
+    workflow = plan_workflow(config, ["server_gpu", "offloading"])
+    counted = {name: (len(sweep), len(set(names(workflow, name)))) for name, sweep in workflow.sweeps.items()}
+    assert counted == {"server_gpu": server, "offloading": offloading}
 
 
-@pytest.mark.parametrize(
-    ("config", "num_placements", "num_scenarios", "further"),
-    [
-        ({"platform": "laptop"}, 4, 80, {}),
-        ({"platform": "single_gpu"}, 6, 108, {}),
-        ({"platform": "g5"}, 6, 120, {"engine_wheel": 1, "provision_cluster": 1, "check_cluster": 1}),
-        ({"platform": "two_nodes_local"}, 0, 0, None),
-        (OWN, 3, 24, {}),
-    ],
-    ids=lambda value: value.get("platform") if isinstance(value, dict) else None,
-)
-def test_jobs_and_scenarios_of_offloading(
-    shipped: Project,
-    config: dict[str, str],
-    num_placements: int,
-    num_scenarios: int,
-    further: dict[str, int] | None,
-) -> None:
-    workflow = plan_workflow(config, ["offloading"])
-    assert len(workflow.sweeps["offloading"]) == num_placements
-    assert len(set(names(workflow, "offloading"))) == num_scenarios
-    done = shipped.snakemake("-n", *settings(config), "offloading_experiments")
-    jobs_before = {"check_machine": 1, "check_models": 1, "placement": num_placements}
-    assert jobs(done.stdout) == {"offloading_experiments": 1} | ({} if further is None else jobs_before | further)
-    assert [name for name in names(workflow, "offloading") if name not in done.stdout.split()] == []
+def test_one_experiments_target_runs_its_own_placements_only(shipped: Project) -> None:
+    workflow = plan_workflow({"platform": "g5"}, ["offloading"])
+    done = shipped.snakemake("-n", *settings({"platform": "g5"}), "offloading_experiments")
+    before = {"check_machine": 1, "check_models": 1, "engine_wheel": 1, "provision_cluster": 1, "check_cluster": 1}
+    assert jobs(done.stdout) == before | {"placement": 6, "offloading_experiments": 1}
+    assert set(names(workflow, "offloading")) - set(done.stdout.split()) == set()
+
+
+def test_an_experiment_that_is_left_out_is_no_job(shipped: Project) -> None:
+    done = shipped.snakemake("-n", *settings({"platform": "two_nodes_local"}), "offloading_experiments")
+    assert jobs(done.stdout) == {"offloading_experiments": 1}
 
 
 def test_g5_is_the_papers_offloading_grid(shipped: Project) -> None:
@@ -311,7 +268,10 @@ def test_several_gpus_of_this_machine_are_counted(shipped: Project) -> None:
         (OWN | {"prompts": "nowhere.json"}, ["prompts is not there", "a file of prompts", OWN_USAGE]),
         (OWN | {"target": "prompts"}, ["model folder holds no weights; where: prompts; received: no *.safetensors"]),
         (OWN | {"device": "tpu"}, ["device: Input should be 'cpu' or 'cuda' (received 'tpu')"]),
-        (OWN | {"size": "7b"}, ["unknown key 'size'", "platform local", "allowed: platform, results_dir, target"]),
+        (
+            OWN | {"size": "7b"},
+            ["unknown key 'size'", "platform local", "allowed: platform, results_dir,", ", target, draft,"],
+        ),
         (OWN | {"platform": "laptop"}, ["unknown key 'draft', 'target'", "platform laptop; allowed: platform,"]),
     ],
 )

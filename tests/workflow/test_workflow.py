@@ -146,12 +146,29 @@ def test_a_peer_runs_after_ours_and_alone_where_only_its_records_are_gone(mechan
 
 
 def test_a_failed_run_leaves_no_marker_and_is_tried_again(mechanics: Project) -> None:
-    done = mechanics.snakemake("server_gpu_experiments", FAIL="1")
+    done = mechanics.snakemake("server_gpu_experiments", FAIL="server_gpu-small")
     assert done.returncode != 0
     assert "this run was told to fail" in done.stdout
     assert not list((mechanics.folder / "results/tiny").glob("ok/*"))
     assert mechanics.snakemake("server_gpu_experiments").returncode == 0
     assert num_runs(mechanics) == 2
+
+
+def test_a_failed_placement_does_not_keep_the_others_from_running(mechanics: Project) -> None:
+    mechanics.edit("platforms/tiny.yaml", stream_too)
+    done = mechanics.snakemake("offloading_experiments", FAIL="offloading-small-quantisation_int8")
+    assert done.returncode != 0
+    calls = (mechanics.folder / "calls.txt").read_text().splitlines()
+    assert sum(call.startswith("run ") for call in calls) == 3
+    markers = (path.name.partition(".")[0] for path in (mechanics.folder / "results/tiny/ok").iterdir())
+    assert sorted(markers) == ["offloading-small", "offloading-small-quantisation_int4"]
+
+
+def test_a_job_tells_its_experiments_budget(mechanics: Project) -> None:
+    (line,) = [
+        line for line in mechanics.snakemake("-n", "server_gpu_experiments").stdout.splitlines() if "minutes" in line
+    ]
+    assert "server_gpu-small (its experiment takes up to 7.5 minutes on the laptop platform): server_small-1_" in line
 
 
 def test_a_rule_that_reaches_for_the_network_is_noticed(mechanics: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -49,6 +50,13 @@ class SsmDrafting(StrictModel):
         return _num_nodes(self.expansion) if self.tree == "expansion" else self.num_nodes
 
     @property
+    def max_path_tokens(self) -> int:
+        """Most tokens of all root-to-leaf paths of a tree together, the root counted in each."""
+        if self.tree == "expansion":
+            return prod(self.expansion) * (1 + len(self.expansion))
+        return _most_path_tokens(self.num_nodes, self.max_depth)
+
+    @property
     def draft_models(self) -> tuple[int, ...]:
         """Which of the placement's drafts it runs."""
         return (self.model,)
@@ -80,6 +88,11 @@ class NgramDrafting(StrictModel):
         return self.num_tokens * self.width
 
     @property
+    def max_path_tokens(self) -> int:
+        """Most tokens of all root-to-leaf paths of a tree together, the root counted in each."""
+        return (1 + self.num_tokens) * self.width
+
+    @property
     def is_chain(self) -> bool:
         """Whether no node can have two children."""
         return self.width == 1
@@ -101,6 +114,11 @@ class SuffixDrafting(StrictModel):
         """Most nodes of a tree, root not counted."""
         return self.num_nodes
 
+    @property
+    def max_path_tokens(self) -> int:
+        """Most tokens of all root-to-leaf paths of a tree together, the root counted in each."""
+        return _most_path_tokens(self.num_nodes, self.num_nodes)
+
 
 class PluginDrafting(StrictModel):
     """A drafter from one of the placement's plugin files."""
@@ -112,6 +130,11 @@ class PluginDrafting(StrictModel):
     options: dict[str, Any] = Field(default_factory=dict, description="handed to it as they are")
 
     is_chain: ClassVar[bool] = False
+
+    @property
+    def max_path_tokens(self) -> int:
+        """Most tokens of all root-to-leaf paths of a tree together, the root counted in each."""
+        return _most_path_tokens(self.max_nodes, self.max_nodes)
 
     @property
     def draft_models(self) -> tuple[int, ...]:
@@ -128,3 +151,8 @@ def _num_nodes(expansion: Expansion) -> int:
         num_leaves *= width
         num_nodes += num_leaves
     return num_nodes
+
+
+def _most_path_tokens(num_nodes: int, max_depth: int) -> int:
+    """Over all trees of so many nodes below the root: L leaves are at most as deep as what is left of the nodes."""
+    return max(num_leaves * (1 + min(max_depth, num_nodes - num_leaves + 1)) for num_leaves in range(1, num_nodes + 1))

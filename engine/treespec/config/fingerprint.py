@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from treespec.config.manifest import recorded_hashes
-from treespec.config.run import ModelRef, RunConfig
+from treespec.config.models import ModelRef
+from treespec.config.run import RunConfig, Scenario
 from treespec.errors import CheckpointError, InputFileError
 
 RECORD_EPOCH = 2
@@ -22,8 +23,12 @@ _NOT_IDENTITY_PLACEMENT = {
     "rank_timeout_s",
     "load_timeout_s",
     "converted_models",
+    "measure_costs",
 }
 _NOT_IDENTITY_SCENARIO = {"prompts"}
+_LATER_WORDS = ("tree_layout",)
+"""Words of scenarios younger than the first records: left out where they have their default, so those stay current."""
+
 _MODEL_FILES = ("*.safetensors", "synthetic.json", "config.json", "generation_config.json")
 _TOKENIZER_FILES = (
     *("tokenizer.model", "vocab.json", "merges.txt"),
@@ -54,7 +59,7 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
             shared
             | {
                 "drafts": drafts if scenario.draft_models else [],
-                "scenario": scenario.model_dump(mode="json", exclude=_NOT_IDENTITY_SCENARIO),
+                "scenario": _scenario_identity(scenario),
                 "prompts": prompts[scenario.prompts],
             }
         )
@@ -64,6 +69,11 @@ def fingerprints(config: RunConfig) -> dict[str, str]:
 
 def _digest(identity: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _scenario_identity(scenario: Scenario) -> dict[str, Any]:
+    unsaid = {word for word in _LATER_WORDS if getattr(scenario, word) == Scenario.model_fields[word].default}
+    return scenario.model_dump(mode="json", exclude=_NOT_IDENTITY_SCENARIO | unsaid)
 
 
 def _model_identity(model: ModelRef) -> dict[str, Any]:

@@ -10,43 +10,13 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from treespec.config.drafting import Drafting, SsmDrafting
-from treespec.config.quantisation import Quantisation
+from treespec.config.models import ModelRef
 from treespec.config.sampling import Sampling
 from treespec.config.strict import StrictModel
 from treespec.errors import ConfigError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-HUB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_TREE_NODES = 1024
-
-
-class Inflation(StrictModel):
-    """A function-preserving enlargement of a checkpoint: it computes the same and costs more."""
-
-    width_factor: Literal[1, 4, 16] = Field(
-        1, description="hidden size, heads and FFN size grow by this; powers of four keep the norm factor exact"
-    )
-    num_layers: int | None = Field(None, ge=1, description="layers after inflation; null keeps the checkpoint's")
-
-
-class ModelRef(StrictModel):
-    """A model in a role: a folder in the Hugging Face layout, possibly inflated in memory."""
-
-    path: Path = Field(description="folder with config.json, safetensors weights and a tokenizer")
-    label: str = Field("", description="how records and figures name it; empty: the folder's name")
-    hub_id: str | None = Field(
-        None, pattern=HUB_ID_PATTERN, description="organisation/name to get it by, should the folder be absent"
-    )
-    inflation: Inflation | None = None
-    quantisation: Quantisation | None = Field(
-        None, description="rounds the layers' linear maps when loading; null: the weights as they are stored"
-    )
-
-    @property
-    def name(self) -> str:
-        """The label, or the folder's name."""
-        return self.label or self.path.name
-
 
 # Parts of fewer tokens read the weights again for nothing. CPU: measured (docs/benchmarks.md). CUDA: an A10G does about
 # this many products of half precision per weight it can read (its published rates); not measured.
@@ -100,6 +70,10 @@ class Placement(StrictModel):
         description="folder for checkpoints made when loading: inflated or quantised models streamed from disk",
     )
     plugins: tuple[Path, ...] = Field((), description="Python files with DRAFTERS or VERIFIERS of your own")
+    measure_costs: bool = Field(
+        default=False,
+        description="measure what passes cost before serving and put it into the records, as automatic trees do",
+    )
 
     @property
     def min_part_tokens(self) -> int:
@@ -152,6 +126,11 @@ class Scenario(StrictModel):
         (), description="who drafts; expansion alone is short for one draft model that grows it by top-k"
     )
     verifier: str = Field("auto", description="auto: greedy at temperature 0, else sampler_match")
+    tree_layout: Literal["tree", "sequences"] = Field(
+        "tree",
+        description="how the target verifies a tree: as one row with a tree mask, or every root-to-leaf path as a row "
+        "of its own (sequence-based parallel decoding, section 6.5), which computes shared nodes once per path",
+    )
     sampling: Sampling = Field(Sampling(), description="how tokens are chosen; greedy by default")
     prompts: Path = Field(description="JSON list or JSON lines of strings or objects (docs/prompts.md)")
     num_prompts: int | None = Field(None, ge=1, description="take the first so many; null: all")
@@ -177,6 +156,7 @@ class Scenario(StrictModel):
                 f"mode {self.mode!r} does not fit {self._described_drafting}, which is {self.shape}; allowed: "
                 "incremental without drafting, sequence for one drafter of chains, tree for everything else"
             )
+        self._require_layout_of_something()
         if self.max_tokens_per_batch < self.max_requests_per_batch:
             raise ValueError(
                 f"max_tokens_per_batch {self.max_tokens_per_batch} does not let a full batch decode, "
@@ -188,6 +168,17 @@ class Scenario(StrictModel):
         if any(not stop for stop in self.stop_strings):
             raise ValueError("stop_strings must not hold an empty string")
         return self
+
+    def _require_layout_of_something(self) -> None:
+        if self.tree_layout == "tree":
+            return
+        if not self.drafting:
+            raise ValueError("tree_layout 'sequences' with nothing drafted; allowed: 'tree' in mode incremental")
+        if any(isinstance(drafter, SsmDrafting) and drafter.tree == "auto" for drafter in self.drafting):
+            raise ValueError(
+                "tree_layout 'sequences' with tree 'auto', which chooses by the cost of passes over trees; "
+                "allowed: tree_layout 'tree', or another tree"
+            )
 
     @property
     def drafting(self) -> tuple[Drafting, ...]:
@@ -210,6 +201,13 @@ class Scenario(StrictModel):
     def num_tree_nodes(self) -> int:
         """Most nodes of one tree, root included."""
         return 1 + sum(drafter.max_nodes for drafter in self.drafting)
+
+    @property
+    def num_target_slots(self) -> int:
+        """Most speculative slots that the target needs per request: nodes of a tree, or tokens of all its paths."""
+        if self.tree_layout == "tree":
+            return self.num_tree_nodes
+        return sum(drafter.max_path_tokens for drafter in self.drafting)
 
     @property
     def num_draft_slots(self) -> int:
@@ -243,10 +241,11 @@ class RunConfig(StrictModel):
                     f"{where} drafts with model {absent[0]} of placement {placement.name!r}, "
                     f"allowed: 0 to {len(placement.drafts) - 1}"
                 )
-            num_nodes = max(scenario.num_tree_nodes, scenario.num_draft_slots)
-            if num_nodes > placement.max_tree_nodes:
+            num_slots = max(scenario.num_target_slots, scenario.num_draft_slots)
+            if num_slots > placement.max_tree_nodes:
+                nodes = "nodes" if scenario.tree_layout == "tree" else "tokens on all their paths together"
                 raise ValueError(
-                    f"{where}: its trees can have {num_nodes} nodes, "
+                    f"{where}: its trees can have {num_slots} {nodes}, "
                     f"allowed: max_tree_nodes = {placement.max_tree_nodes}"
                 )
             if scenario.max_new_tokens >= placement.max_sequence_length:

@@ -52,6 +52,7 @@ class PassProfile:
     """Totals of one pass over the prompts; the parts of ``time_us`` sum to ``wall_us``."""
 
     num_target_steps: int = 0  # batched forward passes of the target
+    num_target_rows: int = 0  # tokens that these computed, prompts included, padding not
     num_output_tokens: int = 0
     wall_us: int = 0
     time_us: dict[str, int] = field(default_factory=dict)

@@ -27,6 +27,7 @@ class ServedRequest:
 
     repeat: int
     prompt_index: int
+    category: str | None  # of the prompt
     request: Request
     profile: RequestProfile
     full_text: str  # prompt and output, for the artifact's text form
@@ -111,6 +112,7 @@ def pass_entry(totals: PassProfile) -> dict[str, Any]:
     return {
         "wall_us": totals.wall_us,
         "num_target_steps": totals.num_target_steps,
+        "num_target_rows": totals.num_target_rows,
         "num_output_tokens": totals.num_output_tokens,
         "time_us": totals.time_us,
         "traffic": totals.traffic,
@@ -130,6 +132,7 @@ def _row(index: int, item: ServedRequest) -> dict[str, Any]:
         "repeat": item.repeat,
         "guid": FIRST_GUID + index,
         "prompt_index": item.prompt_index,
+        "category": item.category,
         "num_prompt_tokens": len(request.prompt_token_ids),
         "num_output_tokens": len(request.output_token_ids),
         "output_token_ids": request.output_token_ids,

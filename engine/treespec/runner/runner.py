@@ -122,7 +122,7 @@ class ModelRunner:
         if handle.event is not None:
             handle.event.synchronize()
         handle.outputs = None
-        for row in handle.rows:
+        for row in reversed(handle.rows):  # rows of one region lease one after the other
             self.allocator.release(row.lease)
 
     @torch.inference_mode()

@@ -22,7 +22,8 @@ class Scheduler:
     """Requests join and leave between steps; running requests decode first, prompts take what budget is left.
 
     The budget counts certain tokens: one per decoding request and every prompt token. Speculated nodes come on
-    top, bounded by each request's tree. A full batch must be able to decode, so there is room for every request.
+    top, bounded by each request's tree and its layout in the pass. A full batch must be able to decode, so there is
+    room for every request.
     """
 
     def __init__(self, max_requests_per_batch: int, max_tokens_per_batch: int) -> None:

@@ -35,6 +35,7 @@ from treespec.serving.offloading import offload_meta, offloader_of, streamable, 
 from treespec.serving.plugins import Methods, load_methods
 from treespec.serving.shapes import Shapes
 from treespec.serving.speculation import drafter_of, verifier_of
+from treespec.tree.layout import LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class LoadedPlacement:
             Scheduler(scenario.max_requests_per_batch, scenario.max_tokens_per_batch),
             self.target.tokenizer.decode,
             on_verified,
+            LAYOUTS[scenario.tree_layout],
         )
 
     def drafter(self, scenario: Scenario) -> Drafter:
@@ -140,7 +142,7 @@ def load_placement(
     draft_runners = {index: homes.runner(index, draft.decoder, group) for index, draft in drafts.items()}
     if group is not None:
         group.meet()
-    shapes = Shapes(target_runner, draft_runners, scenarios)
+    shapes = Shapes(target_runner, draft_runners, scenarios, measure_costs=placement.measure_costs)
     return LoadedPlacement(placement, methods, target, target_runner, drafts, draft_runners, shapes, group)
 
 

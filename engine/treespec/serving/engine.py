@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from treespec.draft.policy import step_outcome
@@ -17,7 +18,9 @@ from treespec.ops.sampling import LikeliestRows, SamplingRule, TargetRows
 from treespec.request import Decode, Request, RequestStatus
 from treespec.runner import ForwardRow, ModelRunner, Wanted
 from treespec.scheduler import PlannedRow, Scheduler
+from treespec.serving.request_rows import request_rows
 from treespec.tree import Proposals
+from treespec.tree.layout import LaidTree, Layout, node_results, whole_tree
 from treespec.verify import Verifier, VerifyResult
 
 OnVerified = Callable[[Sequence[Request], Sequence[Proposals], Tensor, Sequence[VerifyResult]], None]
@@ -25,12 +28,20 @@ OnVerified = Callable[[Sequence[Request], Sequence[Proposals], Tensor, Sequence[
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A planned row with the tree that the target is to judge; None where a prompt goes on in a later step."""
+class _Judged:
+    """A tree that the target is to judge, and how it lies in the rows of the pass."""
+
+    proposals: Proposals
+    laid: LaidTree
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A request's part in a pass; without a tree where a prompt goes on in a later step."""
 
     request: Request
     num_certain: int  # prompt tokens before the tree's root
-    proposals: Proposals | None
+    judged: _Judged | None
 
 
 class Engine:
@@ -44,6 +55,7 @@ class Engine:
         scheduler: Scheduler,
         decode: Decode,
         on_verified: OnVerified | None = None,
+        layout: Layout = whole_tree,
     ) -> None:
         self._runner = runner
         self._drafter = drafter
@@ -51,6 +63,7 @@ class Engine:
         self._scheduler = scheduler
         self._decode = decode
         self._on_verified = on_verified
+        self._layout = layout
         # A verifier that only ever takes the likeliest token needs no logits, unless somebody listens to them.
         self._wanted = Wanted.LIKELIEST if verifier.greedy_only and on_verified is None else Wanted.LOGITS
         self._regions: dict[int, int] = {}
@@ -93,80 +106,76 @@ class Engine:
         self._watch.charge("other")
         proposals = self._drafter.propose(requests, [_max_depth(request) for request in requests])
         self._watch.charge("draft")
-        rows = [_Row(request, 0, item) for request, item in zip(requests, proposals, strict=True)]
-        accepted = self._run(rows)
+        parts = [_Part(request, 0, self._judged(item)) for request, item in zip(requests, proposals, strict=True)]
+        accepted = self._run(parts)
         running = [request for request in requests if request.status is RequestStatus.RUNNING]
         self._drafter.observe(running, [accepted[request.request_id] for request in running])
         self._watch.charge("draft")
         return [request for request in requests if request.status is RequestStatus.FINISHED]
 
     def _prompt_step(self, plan: list[PlannedRow]) -> list[Request]:
-        rows = [
-            _Row(row.request, row.num_prompt_tokens, Proposals.none(row.request.last_token_id) if row.decodes else None)
-            for row in plan
-        ]
-        self._run(rows)
+        parts = []
+        for row in plan:
+            judged = self._judged(Proposals.none(row.request.last_token_id)) if row.decodes else None
+            parts.append(_Part(row.request, row.num_prompt_tokens, judged))
+        self._run(parts)
         return [row.request for row in plan if row.request.status is RequestStatus.FINISHED]
 
-    def _run(self, rows: list[_Row]) -> dict[int, tuple[int, ...]]:
+    def _judged(self, proposals: Proposals) -> _Judged:
+        return _Judged(proposals, self._layout(proposals.tree))
+
+    def _run(self, parts: list[_Part]) -> dict[int, tuple[int, ...]]:
         """Forward, verify and commit; returns the accepted nodes that were kept, per request id."""
-        forward_rows = [self._forward_row(row) for row in rows]
+        rows = [row for part in parts for row in self._forward_rows(part)]
         self._watch.charge("build")
-        result = self._runner.result(self._runner.submit(forward_rows, self._wanted)).rows
+        result = self._runner.result(self._runner.submit(rows, self._wanted)).rows
         self.totals.num_target_steps += 1
+        self.totals.num_target_rows += sum(len(row.token_ids) for row in rows)
         self._watch.charge("forward")
-        judged = [(row.request, row.proposals) for row in rows if row.proposals is not None]
-        verdicts = self._verify([request for request, _ in judged], [item for _, item in judged], result)
+        verdicts = self._verify([(part.request, part.judged) for part in parts if part.judged is not None], result)
         self._watch.charge("verify")
-        accepted = self._commit(rows, verdicts)
+        accepted = self._commit(parts, verdicts)
         self._watch.charge("commit")
         return accepted
 
-    def _verify(self, requests: list[Request], proposals: list[Proposals], target: Tensor) -> dict[int, VerifyResult]:
+    def _verify(self, judged: list[tuple[Request, _Judged]], results: Tensor) -> dict[int, VerifyResult]:
+        if not judged:
+            return {}
+        requests, proposals = [request for request, _ in judged], [item.proposals for _, item in judged]
         rules = [r.params.sampling for r, item in zip(requests, proposals, strict=True) for _ in range(len(item.tree))]
         draws = VerifyDraws([request.chance for request in requests], [request.num_tokens - 1 for request in requests])
-        results = self._verifier.verify(proposals, self._target_rows(target, rules), draws) if requests else []
+        target = _by_node([item.laid for _, item in judged], results)
+        verdicts = self._verifier.verify(proposals, self._target_rows(target, rules), draws)
         if self._on_verified is not None:
-            self._on_verified(requests, proposals, target, results)
-        return {request.request_id: result for request, result in zip(requests, results, strict=True)}
+            self._on_verified(requests, proposals, target, verdicts)
+        return {request.request_id: verdict for request, verdict in zip(requests, verdicts, strict=True)}
 
     def _target_rows(self, target: Tensor, rules: Sequence[SamplingRule]) -> TargetRows:
         if self._wanted is Wanted.LIKELIEST:
             return LikeliestRows(target, rules, self._runner.decoder.spec.vocab_size)
         return TargetRows(target, rules)
 
-    def _forward_row(self, row: _Row) -> ForwardRow:
-        """Prompt tokens as a chain and the tree below its end: a chunk of a prompt is a tree known to be right."""
-        request, c = row.request, row.num_certain
-        certain = request.tokens_from(request.num_cached)[:c]
-        n = 0 if row.proposals is None else len(row.proposals.tree)
-        visible = np.tri(c + n, dtype=bool)
-        positions = np.arange(request.num_cached, request.num_cached + c + n, dtype=np.int64)
-        ids = np.asarray(certain, dtype=np.int64)
-        if row.proposals is not None:
-            tree = row.proposals.tree
-            visible[c:, c:] = tree.ancestors
-            positions[c:] = request.num_cached + c + tree.depths
-            ids = np.concatenate([ids, tree.token_ids])
+    def _forward_rows(self, part: _Part) -> list[ForwardRow]:
+        request, laid = part.request, None if part.judged is None else part.judged.laid
         self.profiles[request.request_id].num_target_steps += 1
-        lease = self._runner.allocator.lease(self._regions[request.request_id], c + n)
-        return ForwardRow(lease, ids, positions, visible, num_logits=n)
+        region = self._regions[request.request_id]
+        return request_rows(request, part.num_certain, laid, self._runner.allocator, region)
 
-    def _commit(self, rows: list[_Row], verdicts: dict[int, VerifyResult]) -> dict[int, tuple[int, ...]]:
+    def _commit(self, parts: list[_Part], verdicts: dict[int, VerifyResult]) -> dict[int, tuple[int, ...]]:
         accepted: dict[int, tuple[int, ...]] = {}
         paths = []
-        for row in rows:
-            request, offsets = row.request, list(range(row.num_certain))
-            if row.proposals is not None:
-                kept = self._emit(request, row.proposals, verdicts[request.request_id])
+        for part in parts:
+            request, offsets = part.request, list(range(part.num_certain))
+            if part.judged is not None:
+                kept = self._emit(request, part.judged.proposals, verdicts[request.request_id])
                 accepted[request.request_id] = kept
-                offsets += [row.num_certain, *(row.num_certain + node for node in kept)]
+                offsets += [part.num_certain + place for place in part.judged.laid.places([0, *kept])]
             request.num_cached += len(offsets)
             paths.append((self._regions[request.request_id], offsets))
         self._runner.commit(paths)
-        for row in rows:
-            if row.request.status is RequestStatus.FINISHED:
-                self._finish(row.request)
+        for part in parts:
+            if part.request.status is RequestStatus.FINISHED:
+                self._finish(part.request)
         return accepted
 
     def _emit(self, request: Request, proposals: Proposals, verdict: VerifyResult) -> tuple[int, ...]:
@@ -185,6 +194,14 @@ class Engine:
     def _finish(self, request: Request) -> None:
         self._drafter.forget(request)
         self._runner.allocator.free(self._regions.pop(request.request_id))
+
+
+def _by_node(trees: Sequence[LaidTree], results: Tensor) -> Tensor:
+    """From a result per token of the rows to one per node, tree after tree; as they are where each stands once."""
+    order = node_results(trees)
+    if np.array_equal(order, np.arange(len(results))):
+        return results
+    return results[torch.from_numpy(order).to(results.device)]
 
 
 def _max_depth(request: Request) -> int:

@@ -21,7 +21,7 @@ from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.homes import used_drafts
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
-from treespec.serving.prompts import load_all_prompts
+from treespec.serving.prompts import LoadedPrompts, load_all_prompts
 
 
 class Job:
@@ -67,7 +67,7 @@ class Job:
         self,
         group: Sequence[Scenario],
         loaded: LoadedPlacement,
-        prompts: dict[str, list[list[int]]],
+        prompts: dict[str, LoadedPrompts],
         meta: dict[str, Any],
         progress: Progress,
     ) -> int:
@@ -122,7 +122,7 @@ class Job:
 class _Attempt:
     """What one scenario has produced so far."""
 
-    def __init__(self, scenario: Scenario, loaded: LoadedPlacement, prompts: list[list[int]]) -> None:
+    def __init__(self, scenario: Scenario, loaded: LoadedPlacement, prompts: LoadedPrompts) -> None:
         self.scenario = scenario
         self.served: list[ServedRequest] = []
         self.totals: list[PassProfile] = []
@@ -137,8 +137,8 @@ class _Attempt:
             return
         try:
             if repeat == 0:
-                warm_up(self._loaded, self.scenario, self._prompts)
-            self._keep(repeat, serve_pass(self._loaded, self.scenario, self._prompts))
+                warm_up(self._loaded, self.scenario, self._prompts.token_ids)
+            self._keep(repeat, serve_pass(self._loaded, self.scenario, self._prompts.token_ids))
         except self._loaded.survivable as error:
             # The device's failures are RuntimeErrors; the caches they leave leased are made anew.
             self.error = f"{type(error).__name__}: {error}"
@@ -149,7 +149,7 @@ class _Attempt:
         decode = self._loaded.target.tokenizer.decode
         for index, request, profile in zip(served.prompt_indices, served.requests, served.profiles, strict=True):
             text = decode(request.prompt_token_ids) + request.text(decode)
-            self.served.append(ServedRequest(repeat, index, request, profile, text))
+            self.served.append(ServedRequest(repeat, index, self._prompts.categories[index], request, profile, text))
 
     def summary(self) -> str:
         """The last pass in a few words."""

@@ -95,6 +95,6 @@ def offload_meta(
 
 def _widest_result(spec: ModelSpec, placement: Placement, scenarios: Sequence[Scenario]) -> int:
     """Elements: FFN or logits of all tokens of a pass, or the attention scores of a layer."""
-    num_tokens = max(max(s.max_tokens_per_batch, s.max_requests_per_batch * s.num_tree_nodes) for s in scenarios)
+    num_tokens = max(max(s.max_tokens_per_batch, s.max_requests_per_batch * s.num_target_slots) for s in scenarios)
     wide = num_tokens * max(2 * spec.ffn_size, 3 * spec.hidden_size, spec.vocab_size)
     return max(wide, num_tokens * spec.num_heads * region_capacity_of(placement))

@@ -13,6 +13,8 @@ from treespec.serving.build import LoadedPlacement
 
 WARM_UP_TOKENS = 8
 
+_SPECULATION = {"name", "mode", "expansion", "drafters", "verifier", "tree_layout"}
+
 
 @dataclass(frozen=True)
 class ServedPass:
@@ -49,7 +51,7 @@ def comparison_groups(scenarios: Sequence[Scenario]) -> list[list[Scenario]]:
     """Scenarios that differ in nothing but how they speculate, in the order of their first member."""
     groups: dict[str, list[Scenario]] = {}
     for scenario in scenarios:
-        key = scenario.model_dump_json(exclude={"name", "mode", "expansion", "drafters", "verifier"})
+        key = scenario.model_dump_json(exclude=_SPECULATION)
         groups.setdefault(key, []).append(scenario)
     return list(groups.values())
 

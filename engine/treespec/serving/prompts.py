@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from treespec.config import Scenario
@@ -12,15 +13,23 @@ from treespec.model.tokenizer import TextTokenizer
 from treespec.prompts import Prompt, read_prompts
 
 
+@dataclass(frozen=True)
+class LoadedPrompts:
+    """The prompts of a scenario, in file order."""
+
+    token_ids: list[list[int]]
+    categories: list[str | None]  # as the file has them
+
+
 def load_prompts(scenario: Scenario, tokenizer: TextTokenizer, max_sequence_length: int) -> list[list[int]]:
     """Token ids of the scenario's prompts, in file order. Raises InputFileError or PromptError, naming indices."""
-    return load_all_prompts([scenario], tokenizer, max_sequence_length)[scenario.name]
+    return load_all_prompts([scenario], tokenizer, max_sequence_length)[scenario.name].token_ids
 
 
 def load_all_prompts(
     scenarios: Sequence[Scenario], tokenizer: TextTokenizer, max_sequence_length: int
-) -> dict[str, list[list[int]]]:
-    """The same for several scenarios, by name; what there is to say of a file is said once."""
+) -> dict[str, LoadedPrompts]:
+    """The same for several scenarios, by name, with categories; what there is to say of a file is said once."""
     remarks: list[str] = []
     loaded = {}
     for scenario in scenarios:
@@ -29,7 +38,7 @@ def load_all_prompts(
         token_ids = _encode(prompts, tokenizer, str(scenario.prompts))
         _require_room(token_ids, str(scenario.prompts), max_sequence_length)
         remarks += _remark_on_room(token_ids, scenario, max_sequence_length)
-        loaded[scenario.name] = token_ids
+        loaded[scenario.name] = LoadedPrompts(token_ids, [prompt.category for prompt in prompts])
     for remark in dict.fromkeys(remarks):
         say(remark)
     return loaded

@@ -1,0 +1,160 @@
+"""From claims and tables to verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+from claims.claim import Claim, ClaimSet, Part
+from claims.measures import Measure
+from claims.rules import Finding, finding
+from claims.setting import Platform, are_models, band_applies, cells_of, is_hardware
+from claims.statistics import STATISTICS, Measured
+from claims.tables import FUNCTIONAL, OK, Tables, described
+
+MIN_PROMPTS = 5  # fewer do not tell how prompts differ: an interval from them is too narrow
+_NUM_NAMED = 3
+_CONDITIONS = ("device", "num_threads", "dtype")
+
+
+class Verdict(StrEnum):
+    """What there is to say of a claim."""
+
+    REPRODUCED = "REPRODUCED"
+    NOT_REPRODUCED = "NOT REPRODUCED"
+    NOT_TESTABLE = "NOT TESTABLE HERE"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A part of a claim with its verdict."""
+
+    part: Part
+    measured: Measured
+    verdict: Verdict
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What every claim is judged with."""
+
+    claims: ClaimSet
+    tables: Tables
+    platform: Platform
+    run_command: str
+    """How records are made, ``{target}`` standing for the target."""
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """The rows of a measure: those that should be there, and those with a record."""
+
+    planned: pd.DataFrame
+    rows: pd.DataFrame
+    num_functional: int
+
+    @property
+    def missing(self) -> pd.DataFrame:
+        """Planned scenarios without a record that counts."""
+        return self.planned[self.planned["status"] != OK] if "status" in self.planned else self.planned.iloc[:0]
+
+
+def judged_parts(claim: Claim, place: Place) -> list[Judged]:
+    """Every part of a claim with its verdict."""
+    return [_judged(claim, part, place) for part in claim.parts]
+
+
+def together(parts: Sequence[Judged]) -> Verdict:
+    """A claim holds if all its parts do; one that does not hold decides."""
+    for verdict in (Verdict.NOT_REPRODUCED, Verdict.NOT_TESTABLE):
+        if any(part.verdict is verdict for part in parts):
+            return verdict
+    return Verdict.REPRODUCED
+
+
+def _judged(claim: Claim, part: Part, place: Place) -> Judged:
+    for name in filter(None, (part.measure.table, part.measure.planned)):
+        if not place.tables.has(name):
+            return Judged(part, Measured(), Verdict.NOT_TESTABLE, (f"no table {name}: nothing here is planned for it",))
+    evidence = _evidence(part.measure, place.tables)
+    measured = STATISTICS[part.measure.statistic](place.tables, part.measure, evidence.rows)
+    on_hardware = is_hardware(place.claims.paper_hardware, place.platform, evidence.rows)
+    applies = band_applies(part.rule, on_hardware, are_models(place.claims.paper_models, evidence.rows))
+    found = finding(part, measured, band_applies=applies) if measured.estimate else None
+    unfit = list(_unfit(claim, part, place, evidence, on_hardware=on_hardware, applies=applies))
+    absent = list(_absent(part.measure, place, evidence, measured))
+    # Of what is to be equal one counterexample is enough, whatever is still missing.
+    is_decisive = found is not None and part.rule.type == "equal" and not found.holds
+    if found is not None and not unfit and (not absent or is_decisive):
+        verdict = Verdict.REPRODUCED if found.holds else Verdict.NOT_REPRODUCED
+        return Judged(part, measured, verdict, (found.why, *filter(None, [found.of_range]), *absent))
+    return Judged(part, measured, Verdict.NOT_TESTABLE, (*unfit, *absent, *_as_far(found)))
+
+
+def _evidence(measure: Measure, tables: Tables) -> _Evidence:
+    table = tables.rows(measure.table)
+    rows = tables.selected(measure.table, table, measure.where, measure.where_not)
+    rows = rows[_matches_any(tables, measure, rows)]
+    planned = rows
+    if measure.planned is not None:
+        planned = tables.selected(measure.planned, tables.rows(measure.planned), measure.where, measure.where_not)
+    num_functional = 0
+    if measure.is_time:
+        num_functional = int((planned["purpose"] == FUNCTIONAL).sum())
+        rows, planned = (frame[frame["purpose"] != FUNCTIONAL] for frame in (rows, planned))
+    return _Evidence(planned, rows[rows["status"] == OK] if "status" in rows else rows, num_functional)
+
+
+def _matches_any(tables: Tables, measure: Measure, rows: pd.DataFrame) -> pd.Series:
+    chosen = pd.Series(data=False, index=rows.index)
+    for where in measure.alternatives:
+        chosen[tables.selected(measure.table, rows, where).index] = True
+    return chosen
+
+
+def _unfit(
+    claim: Claim, part: Part, place: Place, evidence: _Evidence, *, on_hardware: bool, applies: bool
+) -> Iterator[str]:
+    """What on this platform can never be judged."""
+    if claim.kind == "hardware" and not on_hardware:
+        platform = place.platform
+        devices = ", ".join(cells_of(evidence.rows, "device")) or platform.device
+        here = f"{platform.num_nodes} x {platform.devices_per_node} {devices}"
+        yield f"hardware: the paper's is {place.claims.paper_hardware.description}, here {here}"
+    if part.rule.type == "band" and not applies:
+        yield "the published range is of other models or hardware"
+    if evidence.planned.empty and evidence.num_functional:
+        yield "only functional placements, whose times are the scheduler's"
+
+
+def _absent(measure: Measure, place: Place, evidence: _Evidence, measured: Measured) -> Iterator[str]:
+    """What is not there yet, and the command that makes it."""
+    lacking = [name for name in measured.lacking if name not in set(evidence.missing.get("scenario", ()))]
+    names = [*evidence.missing.get("scenario", ()), *lacking]
+    if evidence.planned.empty:
+        if not evidence.num_functional:
+            run = f": {place.run_command.format(target=measure.target)}" if measure.target else ""
+            yield f"nothing in table {measure.planned or measure.table} with {described(measure.where)}{run}"
+    elif names:
+        named = ""
+        if len(names) < len(evidence.planned):
+            named = f" ({', '.join(names[:_NUM_NAMED])}{', ...' if len(names) > _NUM_NAMED else ''})"
+        without = evidence.planned[evidence.planned["scenario"].isin(names)]
+        commands = [place.run_command.format(target=f"{name}_experiments") for name in cells_of(without, "experiment")]
+        yield f"{len(names)} of {len(evidence.planned)} records missing{named}: {'; '.join(commands)}"
+    elif measured.estimate is None:
+        yield "nothing to compare with"
+    if measured.num_prompts is not None and measured.estimate and measured.num_prompts < MIN_PROMPTS:
+        yield f"{measured.num_prompts} prompts, at least {MIN_PROMPTS} needed for an interval"
+    if measure.is_time:
+        for column in _CONDITIONS:
+            if len(different := cells_of(evidence.rows, column)) > 1:
+                yield f"records of different {column}: {', '.join(different)}"
+
+
+def _as_far(found: Finding | None) -> list[str]:
+    return [] if found is None else [f"as far as measured: {found.why}"]

@@ -1,0 +1,1 @@
+"""Why is it slower? What a run's times and counts say, and which speculation would pay."""

@@ -1,0 +1,102 @@
+"""What the workflow writes before any job: the platform as resolved, job files, plans and honest markers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rules.plan_files import Workflow
+from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario
+from treespec.errors import OutputError
+
+
+def write_plan(workflow: Workflow) -> None:
+    """Job files and plans, rewritten only where they changed; markers that no longer hold are taken away."""
+    platform = _yaml_text(workflow.platform.model_dump(mode="json"))
+    try:
+        _write_if_changed(Path(workflow.platform_file), platform)
+        workflow.cluster.retire_markers()
+        for experiment, placements in workflow.sweeps.items():
+            for placement in placements:
+                text = _yaml_text(placement.job.model_dump(mode="json"))
+                _write_if_changed(workflow.results / "jobs" / f"{placement.name}.yaml", text)
+                for marked in placement.jobs:
+                    _retire_marker(workflow, marked)
+            rows = [
+                _plan_row(placement, scenario)
+                for placement in placements
+                for job in placement.jobs
+                for scenario in job.scenarios
+            ]
+            plan = {"table": workflow.tables[experiment][0], "scenarios": rows}
+            _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(plan, indent=1) + "\n")
+    except OSError as error:
+        raise OutputError(
+            "results folder cannot be written",
+            where=str(error.filename or workflow.results),
+            received=error.strerror,
+            fix="set results_dir in config/config.yaml to a folder you may write to",
+        ) from error
+
+
+def _yaml_text(data: object) -> str:
+    """As yaml.safe_dump; by libyaml where PyYAML has it, which is faster and writes the same."""
+    return str(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
+
+
+def _plan_row(placement: PlannedPlacement, scenario: PlannedScenario) -> dict[str, Any]:
+    config = scenario.config.model_dump(mode="json", exclude={"mode"})
+    models = placement.job.placement
+    return {
+        "scenario": config.pop("name"),
+        "experiment": placement.experiment,
+        "placement": placement.name,
+        "purpose": placement.purpose,
+        "size": scenario.point.size,
+        "prompt_set": scenario.point.prompts,
+        "mode": scenario.mode,
+        "mode_name": scenario.mode_name,
+        "settings": dict(scenario.settings),
+        "batch_size": config.pop("max_requests_per_batch"),
+        "fingerprint": scenario.fingerprint,
+        "target": models.target.name,
+        "draft": models.drafts[0].name if scenario.config.draft_models else None,
+        "quantisation": models.target.quantisation.label if models.target.quantisation else None,
+        "offload": models.offload,
+        "device": models.device,
+        "dtype": models.dtype,
+        **config,
+    }
+
+
+def _retire_marker(workflow: Workflow, job: PlannedPlacement | PlannedPeer) -> None:
+    """Remove a marker that lies: records may have been superseded by another configuration, or deleted by hand."""
+    marker = Path(workflow.marker(job))
+    if marker.exists() and not all(_is_complete(workflow.results / "raw", item) for item in job.scenarios):
+        marker.unlink(missing_ok=True)
+
+
+def _is_complete(raw_dir: Path, scenario: PlannedScenario) -> bool:
+    try:
+        meta = json.loads((raw_dir / f"{scenario.config.name}.meta.json").read_text(encoding="utf-8"))
+        with open(raw_dir / f"{scenario.config.name}.jsonl", "rb") as rows:
+            num_rows = sum(1 for _ in rows)
+    except (OSError, ValueError):
+        return False
+    expected = {"status": "ok", "fingerprint": scenario.fingerprint, "num_rows": num_rows}
+    return isinstance(meta, dict) and expected.items() <= meta.items()
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    """Write atomically; an unchanged file keeps its modification time, so that nothing downstream runs again."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
