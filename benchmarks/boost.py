@@ -26,7 +26,7 @@ from treespec.config import hash_model
 from treespec.errors import TreespecError
 from treespec.log import say
 from treespec.metrics.environment import describe_environment
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.serving.prompts import read_prompt_file
 from treespec.tuning.boost.card import held_out_section
 from treespec.tuning.boost.loop import end_of_text_ids, load_network

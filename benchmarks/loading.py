@@ -28,7 +28,7 @@ import torch
 from treespec.config import Inflation, ModelRef
 from treespec.files import write_atomically
 from treespec.metrics.environment import describe_environment
-from treespec.model.conversion import ConversionSettings, convert
+from treespec.model.conversion.convert import ConversionSettings, convert
 from treespec.model.loader import OpenedModel, open_model
 from treespec.model.offload.keeper import Resident
 from treespec.model.units import Unit

@@ -30,10 +30,10 @@ from treespec.metrics.counts import PassProfile, RequestProfile
 from treespec.metrics.environment import describe_environment
 from treespec.metrics.records import RecordFolder, ServedRequest, pass_entry, utc_now
 from treespec.metrics.stopwatch import Stopwatch
-from treespec.model.families import FAMILIES
+from treespec.model.families.registry import FAMILIES
 from treespec.model.loader import describe_model
 from treespec.model.spec import ModelSpec, architecture_of, read_config
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.prompts import prompt_indices
 from treespec.request import Request, RequestStatus, SamplingParams
 from treespec.serving.exclusion import exclusive_run

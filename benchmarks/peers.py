@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from treespec.config import Inflation
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.families import FAMILIES
+from treespec.model.families.registry import FAMILIES
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 
 TRANSFORMERS_METHODS: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ from treespec.config import ModelRef, Quantisation
 from treespec.errors import ConfigError
 from treespec.metrics.environment import describe_environment
 from treespec.model.loader import load_model
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.parallel.mesh import ParallelMesh
 from treespec.serving.prompts import read_prompt_file
 from treespec.tuning.corpus import TokenStreams, standard_library_sources

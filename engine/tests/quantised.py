@@ -10,8 +10,8 @@ from torch import Tensor
 
 from treespec.config import ModelRef, Quantisation
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.conversion import ConversionSettings
-from treespec.model.families import FAMILIES
+from treespec.model.conversion.convert import ConversionSettings
+from treespec.model.families.registry import FAMILIES
 from treespec.model.loader import LoadedModel, load_model
 from treespec.model.quantised import QuantisedSource, quantisation_of
 from treespec.model.sources import TensorSource, Weights

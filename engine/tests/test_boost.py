@@ -22,7 +22,7 @@ from treespec.boost_command import add_boost
 from treespec.config import ModelRef
 from treespec.errors import CheckpointError, ConfigError, InputFileError, OutputError, PromptError
 from treespec.model.loader import open_model, require_same_vocabulary
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.tuning.boost import loop
 from treespec.tuning.boost.loop import BoostTuning, load_network
 from treespec.tuning.boost.samples import matched_samples, real_samples

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from engine.tests.checkpoints import TinyLlama, character_tokenizer, text_of, write_checkpoint
 from engine.tests.decoding import load, logits_of
 from treespec.errors import TreespecError
-from treespec.model.families import FAMILIES
+from treespec.model.families.registry import FAMILIES
 from treespec.model.spec import ModelSpec
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 
 TINY = TinyLlama(hidden_size=16, ffn_size=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8)
 PROMPT = [5, 9, 70, 9]

@@ -18,11 +18,11 @@ from engine.tests.decoding import Serving, load, logits_of, serve
 from engine.tests.quantised import IN_4_BITS, INT4, INT8, load_quantised, names_in, stored_weights
 from treespec.cli import main
 from treespec.config import Inflation, ModelRef, Quantisation, hash_file, hash_model
-from treespec.model import conversion as conversion_module
-from treespec.model.conversion import ConversionSettings, convert
+from treespec.model.conversion import convert as conversion_module
+from treespec.model.conversion.convert import ConversionSettings, convert
+from treespec.model.conversion.shards import TensorPlan, plan_shards, verify_shard, write_shard
 from treespec.model.loader import load_model
 from treespec.model.quantised import QuantisedWeight, quantised_at_load
-from treespec.model.shards import TensorPlan, plan_shards, verify_shard, write_shard
 from treespec.parallel.mesh import ParallelMesh
 
 EMBEDDED = ROOT / "models" / "embedded"

@@ -22,9 +22,9 @@ from engine.tests.decoding import load
 from engine.tests.quantised import IN_4_BITS, INT8, MIB, names_in
 from treespec.config import Inflation
 from treespec.errors import CapacityError, CheckpointError, ConfigError, OutputError
-from treespec.model import conversion as conversion_module
-from treespec.model.conversion import ConversionSettings, convert
-from treespec.model.shards import write_shard
+from treespec.model.conversion import convert as conversion_module
+from treespec.model.conversion.convert import ConversionSettings, convert
+from treespec.model.conversion.shards import write_shard
 
 
 @pytest.fixture

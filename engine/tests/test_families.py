@@ -19,8 +19,8 @@ from engine.tests.test_parity import logits_in_chunks
 from engine.tests.threaded import logits_on_ranks
 from treespec.config import Inflation, ModelRef
 from treespec.errors import ConfigError
+from treespec.model.families.windows import in_window
 from treespec.model.loader import load_model
-from treespec.model.windows import in_window
 from treespec.parallel.mesh import ParallelMesh
 from treespec.runner import ModelRunner, Stripes
 from treespec.runner.batch import pack_rows

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from engine.tests.checkpoints import TinyLlama, write_checkpoint
 from engine.tests.decoding import load
 from treespec.errors import CheckpointError, TreespecError
-from treespec.model.families import FAMILIES
+from treespec.model.families.registry import FAMILIES
 from treespec.model.spec import ModelSpec
 from treespec.ops.rope import LinearScaling, Llama3Scaling
 

@@ -15,7 +15,7 @@ from engine.tests.decoding import Pair
 from engine.tests.scenarios import Bench, scenario
 from treespec.config import Scenario
 from treespec.errors import InputFileError, PromptError
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.prompts import Prompt, prompt_indices, read_prompts
 from treespec.serving.passes import warm_up
 from treespec.serving.prompts import load_all_prompts, load_prompts, read_prompt_file

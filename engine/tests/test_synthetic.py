@@ -24,7 +24,7 @@ from treespec.model.synthetic.folder import write_model, write_weights
 from treespec.model.synthetic.presets import wanted_agreement
 from treespec.model.synthetic.shapes import PUBLISHED, Core, ModelShape
 from treespec.model.synthetic.tensors import Groups
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 
 FULL, NARROW = Core(64, 128, 1), Core(32, 96, 2)
 SHAPES = {

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from treespec.errors import CheckpointError
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 
 CORPUS = [
     "Why is the sky blue? Because the air scatters short waves more than long ones.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from treespec.log import say
 
 if TYPE_CHECKING:
-    from treespec.model.tokenizer import TextTokenizer
+    from treespec.model.tokenizers.text import TextTokenizer
 
 
 def add_boost(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,7 +66,7 @@ def _boost(args: argparse.Namespace) -> int:
     from transformers.utils import logging
 
     from treespec.metrics.environment import describe_environment
-    from treespec.model.tokenizer import TextTokenizer
+    from treespec.model.tokenizers.text import TextTokenizer
     from treespec.tuning.boost.card import held_out_section
     from treespec.tuning.boost.loop import BoostTuning
     from treespec.tuning.boost.settings import BoostSettings, require_matching_models

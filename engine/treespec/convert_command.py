@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from treespec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from treespec.model.conversion import ConversionSettings
+    from treespec.model.conversion.convert import ConversionSettings
 
 
 def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,7 +30,7 @@ def add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from treespec.model.conversion import convert
+    from treespec.model.conversion.convert import convert
 
     folder = convert(args.model, _settings(args), args.output)
     sys.stdout.write(f"{folder}\n")
@@ -41,7 +41,7 @@ def _settings(args: argparse.Namespace) -> ConversionSettings:
     from pydantic import ValidationError
 
     from treespec.config.run import describe_validation_error
-    from treespec.model.conversion import ConversionSettings
+    from treespec.model.conversion.convert import ConversionSettings
 
     if args.group_size is not None and args.quantise is None:
         raise ConfigError("--group-size without --quantise", allowed="--quantise int8 or --quantise int4 beside it")

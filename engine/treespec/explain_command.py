@@ -102,7 +102,7 @@ def _job(args: argparse.Namespace) -> tuple[RunConfig, Sequence[Sequence[int]]]:
     from treespec.config import load_run_config
     from treespec.explain.measurement import template_of
     from treespec.model.spec import read_config
-    from treespec.model.tokenizer import TextTokenizer
+    from treespec.model.tokenizers.text import TextTokenizer
     from treespec.serving.prompts import load_prompts
 
     config = load_run_config(args.config)
@@ -120,7 +120,7 @@ def _job(args: argparse.Namespace) -> tuple[RunConfig, Sequence[Sequence[int]]]:
 def _folders(args: argparse.Namespace) -> tuple[RunConfig, Sequence[Sequence[int]]]:
     from treespec.config import validate_run_config
     from treespec.model.spec import read_config
-    from treespec.model.tokenizer import TextTokenizer
+    from treespec.model.tokenizers.text import TextTokenizer
     from treespec.serving.default_prompts import DEFAULT_PROMPTS
     from treespec.serving.prompts import encode_prompts, read_prompt_file
 

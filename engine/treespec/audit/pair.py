@@ -21,7 +21,7 @@ from treespec.config import RunConfig, Sampling, Scenario, validate_run_config
 from treespec.errors import ConfigError
 from treespec.model.decoder import Decoder
 from treespec.model.spec import read_config
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.plugins import load_methods
 from treespec.serving.prompts import encode_prompts

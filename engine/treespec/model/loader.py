@@ -13,7 +13,7 @@ from treespec.errors import ConfigError
 from treespec.model.absent import AbsentDecoder
 from treespec.model.checkpoint import Checkpoint
 from treespec.model.decoder import Decoder
-from treespec.model.families import FAMILIES, Family
+from treespec.model.families.registry import FAMILIES, Family
 from treespec.model.memory import require_room
 from treespec.model.offload.keeper import Offloader, Resident
 from treespec.model.quantised import QuantisedSource, quantisation_of, quantised_at_load
@@ -21,7 +21,7 @@ from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.model.synthetic.card import CARD_FILE
 from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint, sharing
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.parallel.collectives import Collectives
 from treespec.parallel.mesh import ParallelMesh
 

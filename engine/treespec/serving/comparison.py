@@ -13,7 +13,7 @@ import torch
 from treespec.config import RunConfig, Scenario, validate_run_config
 from treespec.metrics.environment import describe_environment
 from treespec.model.spec import read_config
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress

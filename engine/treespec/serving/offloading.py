@@ -14,7 +14,7 @@ import torch
 
 from treespec.config import Placement, Scenario, hash_model
 from treespec.errors import ConfigError
-from treespec.model.conversion import ConversionSettings, convert
+from treespec.model.conversion.convert import ConversionSettings, convert
 from treespec.model.loader import LoadedModel, OpenedModel, open_model
 from treespec.model.offload.keeper import Offloader
 from treespec.model.offload.plan import MIB

@@ -9,7 +9,7 @@ from pathlib import Path
 from treespec.config import Scenario
 from treespec.errors import PromptError
 from treespec.log import say
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.prompts import Prompt, read_prompts
 
 

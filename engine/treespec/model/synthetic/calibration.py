@@ -10,7 +10,7 @@ import torch
 
 from treespec.errors import ConfigError
 from treespec.model.decoder import Decoder
-from treespec.model.families import FAMILIES
+from treespec.model.families.registry import FAMILIES
 from treespec.model.offload.keeper import Resident
 from treespec.model.synthetic.agreement import Measured, Trajectories, measure
 from treespec.model.synthetic.card import Knobs, SyntheticCard

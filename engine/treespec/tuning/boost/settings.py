@@ -11,7 +11,7 @@ from typing import Any
 
 from treespec.config import hash_model
 from treespec.errors import CheckpointError, ConfigError
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 
 LOSSES = ("kl", "ce")
 

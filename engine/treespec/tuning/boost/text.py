@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from treespec.errors import InputFileError, PromptError
-from treespec.model.tokenizer import TextTokenizer
+from treespec.model.tokenizers.text import TextTokenizer
 from treespec.tuning.corpus import standard_library_sources
 
 CHARACTERS_PER_TOKEN = 8  # more than the tokens of ordinary text have, so that a window holds enough of them

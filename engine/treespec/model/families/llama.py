@@ -16,12 +16,12 @@ from torch import Tensor
 
 from treespec.kvcache.pool import KVCachePool
 from treespec.model.decoder import ForwardBatch, attend
-from treespec.model.rotary import read_rope
+from treespec.model.families.rotary import read_rope
+from treespec.model.families.windows import in_window
 from treespec.model.sources import Sliceable, TensorSource
 from treespec.model.spec import ConfigReader, ModelSpec, architecture_of
 from treespec.model.staged import StagedDecoder
 from treespec.model.weights import Shares, WeightSource
-from treespec.model.windows import in_window
 from treespec.ops.linear import Linear
 from treespec.ops.rope import RopeTable, rotate
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from treespec.errors import CheckpointError
-from treespec.model.tokenizer_settings import TokenizerSettings
+from treespec.model.tokenizers.settings import TokenizerSettings
 
 NO_PREFIX = bytes([3 << 3 | 2, 2, 3 << 3, 0])
 """``normalizer_spec { add_dummy_prefix: false }`` as a message; what follows a message overrides it field by field."""

@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.model.inflate_llama import inflate_llama
-from treespec.model.inflate_opt import inflate_opt
-from treespec.model.llama import LlamaDecoder, llama_spec, read_llama_weights
-from treespec.model.mistral import mistral_spec
-from treespec.model.opt import OptDecoder, opt_spec, read_opt_weights
-from treespec.model.qwen2 import qwen2_spec
+from treespec.model.families.llama import LlamaDecoder, llama_spec, read_llama_weights
+from treespec.model.families.mistral import mistral_spec
+from treespec.model.families.opt import OptDecoder, opt_spec, read_opt_weights
+from treespec.model.families.qwen2 import qwen2_spec
+from treespec.model.inflation.llama import inflate_llama
+from treespec.model.inflation.opt import inflate_opt
 from treespec.model.sources import Sliceable, TensorSource, Weights
 from treespec.model.spec import ModelSpec
 from treespec.model.staged import StagedDecoder

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from treespec.model.llama import llama_spec
+from treespec.model.families.llama import llama_spec
 from treespec.model.spec import ConfigReader, ModelSpec
 
 BIASES = frozenset({"q_proj", "k_proj", "v_proj"})

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from treespec.errors import CheckpointError
-from treespec.model.tokenizer_settings import TokenizerSettings
+from treespec.model.tokenizers.settings import TokenizerSettings
 
 CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
 

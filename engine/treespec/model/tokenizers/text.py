@@ -9,8 +9,8 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from treespec.errors import CheckpointError
-from treespec.model.byte_pairs import gpt2_tokenizer
-from treespec.model.sentence_pieces import SentencePieces
+from treespec.model.tokenizers.byte_pairs import gpt2_tokenizer
+from treespec.model.tokenizers.sentence_pieces import SentencePieces
 
 
 class Codec(Protocol):

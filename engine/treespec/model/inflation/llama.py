@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from treespec.config import Inflation
-from treespec.model.inflation import Noise, enlarged, refuse_variants
+from treespec.model.inflation.enlarging import Noise, enlarged, refuse_variants
 from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec
 

@@ -19,11 +19,11 @@ from treespec.config import Inflation, Quantisation, StrictModel, hash_model
 from treespec.errors import CheckpointError, ConfigError
 from treespec.log import say
 from treespec.model.checkpoint import Checkpoint
-from treespec.model.conversion_folder import Identity, NewFolder, is_finished, new_folder, require_space
-from treespec.model.converted_config import converted_config, dtype_of
-from treespec.model.families import FAMILIES, Family
+from treespec.model.conversion.config import converted_config, dtype_of
+from treespec.model.conversion.folder import Identity, NewFolder, is_finished, new_folder, require_space
+from treespec.model.conversion.shards import Shard, TensorPlan, index_of, plan_shards, verify_shard, write_shard
+from treespec.model.families.registry import FAMILIES, Family
 from treespec.model.quantised import QuantisedWeight, quantisation_of, quantised_at_load
-from treespec.model.shards import Shard, TensorPlan, index_of, plan_shards, verify_shard, write_shard
 from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
 from treespec.ops.quantised import PART_NAMES, part_shapes

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from treespec.model.llama import llama_spec
+from treespec.model.families.llama import llama_spec
 from treespec.model.spec import ConfigReader, ModelSpec
 
 DEFAULT_WINDOW = 4096  # where config.json does not speak of one, as transformers has it

@@ -1,0 +1,1 @@
+"""Conversion: a checkpoint written anew, inflated, quantised or merged, verified and atomic."""

@@ -1,0 +1,1 @@
+"""Families: facts of a checkpoint and a decoder each, and the registry that knows them."""

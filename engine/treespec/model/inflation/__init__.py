@@ -1,0 +1,1 @@
+"""Inflation: enlargements of a checkpoint that compute what it computes."""

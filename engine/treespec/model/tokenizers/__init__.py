@@ -1,0 +1,1 @@
+"""Tokenizers of model folders, in every form that they come in."""
