@@ -1,4 +1,4 @@
-"""Table ``token_equality``: whether a scenario emitted the very tokens of incremental decoding at batch size 1."""
+"""Table ``token_equality``: whether a scenario emitted the very tokens of incremental decoding, at the smallest batch size."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class TokenEquality:
 
 
 def token_equality(record: Record, records: Sequence[Record]) -> TokenEquality | None:
-    """The comparison with incremental decoding at batch size 1, None where it can or need not be made."""
-    return _equality(record, Baselines(records).incremental(record, batch_size=1))
+    """The comparison with incremental decoding at the smallest batch size, None where it can or need not be made."""
+    return _equality(record, Baselines(records).plainest(record))
 
 
 def token_equality_table(records: RecordSet) -> dict[str, pd.DataFrame]:
@@ -74,7 +74,7 @@ def _row(record: Record, baselines: Baselines) -> dict[str, Any]:
     }
     if record.measurement is not None:
         row["dtype"] = record.measurement.provenance.dtype
-    baseline = baselines.incremental(record, batch_size=1)
+    baseline = baselines.plainest(record)
     if baseline is not None:
         row["baseline_scenario"] = baseline.planned.scenario
     equality = _equality(record, baseline)
