@@ -1,12 +1,14 @@
 """Ways of speculating: which scenarios are one series of a figure, and which one of them stands for it.
 
 What is accepted depends on models, decoding, tree and verifier, and neither on the batch size nor on where weights
-are: one scenario per way is drawn, with weights as they are stored where that is planned.
+are: one scenario per way is drawn, with weights as they are stored where that is planned. It depends on how many
+prompts and tokens there are as well, so that a panel holds scenarios of one amount.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Generic
@@ -28,10 +30,10 @@ MARKS = (
 """As many series as a panel can hold."""
 
 _CHOICE = (
-    "Of each way of speculating: the scenario on prompt set {} with the smallest batch size that has a record; all "
-    "others are in {}.csv."
+    "Of each way of speculating: the scenario on prompt set {} with the smallest batch size that has a record, and "
+    "with as many prompts as most ways of its panel; all others are in {}.csv."
 )
-_OTHER = "other prompt set, batch size or placement"
+_OTHER = "other prompt set, amount, batch size or placement"
 _TOO_MANY = "too many for a panel"
 
 
@@ -96,7 +98,8 @@ def choose_ways(
     outcomes: dict[str, str] = dict.fromkeys(by_scenario, _OTHER)
     panels = []
     for (size, target, decoding), candidates in sorted(by_panel.items(), key=lambda item: _panel_order(item[0])):
-        standing = sorted((min(those, key=_standing_order) for those in candidates.values()), key=_first_to_draw)
+        comparable = _of_one_amount([*candidates.values()])
+        standing = sorted((min(those, key=_standing_order) for those in comparable), key=_first_to_draw)
         outcomes |= {of_scenario[0].scenario.name: _TOO_MANY for of_scenario in standing[max_ways:]}
         for of_scenario in standing[:max_ways]:
             scenario = of_scenario[0].scenario
@@ -120,6 +123,26 @@ def _way_key(scenario: Scenario) -> tuple[object, ...]:
 def verifier_of(scenario: Scenario) -> str | None:
     """The verifier, where it makes a difference: greedy decoding accepts the same by every right one."""
     return None if scenario.decoding == "greedy" else scenario.verifier
+
+
+def _of_one_amount(ways: Sequence[list[list[RowT]]]) -> list[list[list[RowT]]]:
+    """The ways without what was measured otherwise than most of them were; a way that is left with nothing goes."""
+    counts = Counter(amount for way in ways for amount in {*_amounts(way)})
+    if not counts:
+        return [*ways]
+    common, _ = counts.most_common(1)[0]
+    kept = [[rows for rows in way if {*_amounts([rows])} <= {common}] for way in ways]
+    return [way for way in kept if way]
+
+
+def _amounts(way: Iterable[list[RowT]]) -> list[tuple[object, ...]]:
+    """Models and amounts of a way's records on the prompt set that is drawn."""
+    scenarios = [of_scenario[0].scenario for of_scenario in way]
+    return [
+        (scenario.target_num_parameters, scenario.num_requests, scenario.num_repeats)
+        for scenario in scenarios
+        if scenario.status == OK and scenario.prompt_set in (PROMPT_SET, None)
+    ]
 
 
 def _standing_order(of_scenario: list[RowT]) -> tuple[object, ...]:

@@ -125,7 +125,7 @@ def test_one_scenario_stands_for_a_way_of_speculating(tmp_path: Path, name: str)
     ]
     drawn = draw(name, tmp_path, rows)
     assert "commit 2222222222." in drawn.caption, "no other prompts, none that failed, no larger batch"
-    assert "2 of 8 planned scenarios are drawn; not drawn: other prompt set, batch size or placement (6)." in (
+    assert "2 of 8 planned scenarios are drawn; not drawn: other prompt set, amount, batch size or placement (6)." in (
         drawn.caption
     )
 

@@ -41,7 +41,7 @@ def launch_local_ranks(num_ranks: int, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     say(f"starting {num_ranks} ranks on this machine")
     # torchrun talks if the number of threads is unset.
-    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {HELD_BY_PARENT: "1"}
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ | {HELD_BY_PARENT: str(os.getpid())}
     with subprocess.Popen(
         [*command, "-m", "treespec", *arguments],
         env=environment,
@@ -61,6 +61,7 @@ def run_as_rank(config: RunConfig, output_dir: Path, rank: int) -> int:
     A rank that cannot go on ends this process, after one line that names the rank and its host.
     """
     end_with_parent()
+    _end_if_orphaned(rank)
     placement = config.placement
     mesh = mesh_of(placement, rank)
     world_size = int(os.environ["WORLD_SIZE"])
@@ -105,6 +106,22 @@ def _serve(config: RunConfig, output_dir: Path, mesh: ParallelMesh) -> int:
         serve_as_follower(placement, config.scenarios, group)
     group.close()
     return failed
+
+
+def _end_if_orphaned(rank: int) -> None:
+    """The parent's end is only told from when it was asked for: who launched the ranks may be gone by then.
+
+    Between the launcher and a rank stands torchrun alone, which ends with the launcher.
+    """
+    launcher = os.environ.get(HELD_BY_PARENT)
+    if launcher is None:
+        return
+    try:
+        stat = Path(f"/proc/{os.getppid()}/stat").read_text()
+    except OSError:  # gone between the two calls
+        stat = ") - 0"
+    if stat.rpartition(")")[2].split()[1] != launcher:
+        _end(rank, "the process that started the ranks is gone", LOST_STATUS)
 
 
 def _end(rank: int, told: str, status: int) -> NoReturn:
