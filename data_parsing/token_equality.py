@@ -1,4 +1,4 @@
-"""Table ``token_equality``: whether a scenario emitted the very tokens of incremental decoding at the smallest batch."""
+"""Table ``token_equality``: whether a scenario emitted the tokens of incremental decoding at the smallest batch."""
 
 from __future__ import annotations
 
