@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from treespec.ops.draws import Draws
 from treespec.ops.sampling import TargetRows
 from treespec.request import Request
 from treespec.runner import ForwardRow
-from treespec.serving.engine import Engine
+from treespec.serving import engine as engine_module
 from treespec.tree import Proposals, TokenTree
 from treespec.verify import GreedyVerifier, VerifyResult
 
@@ -91,16 +92,16 @@ def descendants_are_seen(patch: pytest.MonkeyPatch) -> None:
 
 
 def tree_positions_are_off_by_one(patch: pytest.MonkeyPatch) -> None:
-    forward_row = Engine._forward_row
+    request_rows = engine_module.request_rows
 
-    def shifted(engine: Engine, row: object) -> ForwardRow:
-        right = forward_row(engine, row)  # type: ignore[arg-type]
-        n = right.num_logits
-        if n > 1:
-            right.positions[-n + 1 :] += 1
-        return right
+    def shifted(*words: Any) -> list[ForwardRow]:
+        rows = request_rows(*words)
+        for row in rows:
+            if row.num_logits > 1:
+                row.positions[-row.num_logits + 1 :] += 1
+        return rows
 
-    patch.setattr(Engine, "_forward_row", shifted)
+    patch.setattr(engine_module, "request_rows", shifted)
 
 
 def moves_are_not_carried_out(patch: pytest.MonkeyPatch) -> None:

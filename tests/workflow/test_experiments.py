@@ -197,7 +197,7 @@ def test_the_laptop_shortens_and_says_so() -> None:
         ("tree_width", 32),
         ("sampling", 32),
         ("rank_success", 32),
-        ("parallel_decoding", 24),
+        ("parallel_decoding", 32),
     ):
         planned = scenarios(experiment, {"platform": "laptop"})
         assert {item.max_new_tokens for item in planned.values()} == {num_tokens}

@@ -52,7 +52,7 @@ def lacking(config: dict[str, Any], here: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("config", "server", "offloading"),
     [
-        ({"platform": "laptop"}, (3, 21), (4, 64)),
+        ({"platform": "laptop"}, (3, 21), (4, 32)),
         ({"platform": "single_gpu"}, (1, 15), (6, 108)),
         ({"platform": "g5"}, (3, 45), (6, 120)),
         ({"platform": "two_nodes_local"}, (3, 18), (0, 0)),

@@ -168,7 +168,7 @@ def test_a_job_tells_its_experiments_budget(mechanics: Project) -> None:
     (line,) = [
         line for line in mechanics.snakemake("-n", "server_gpu_experiments").stdout.splitlines() if "minutes" in line
     ]
-    assert "server_gpu-small (its experiment takes up to 7.5 minutes on the laptop platform): server_small-1_" in line
+    assert "server_gpu-small (its experiment takes up to 10 minutes on the laptop platform): server_small-1_" in line
 
 
 def test_a_rule_that_reaches_for_the_network_is_noticed(mechanics: Project) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,16 @@ from cluster.errors import ClusterError
 from tests.cluster.aws.lab import QUICK, REGION, Lab, run
 
 
+@pytest.fixture
+def heard(number: signal.Signals) -> Iterator[None]:
+    """A signal is not ignored, as it is where the tests run in the background of a shell."""
+    before = signal.signal(number, signal.default_int_handler)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("heard")
 def test_a_signal_while_waiting_terminates_what_was_started(lab: Lab, number: signal.Signals) -> None:
     def answers(address: str) -> bool:
         signal.raise_signal(number)
