@@ -157,4 +157,6 @@ def _absent(measure: Measure, place: Place, evidence: _Evidence, measured: Measu
 
 
 def _as_far(found: Finding | None) -> list[str]:
-    return [] if found is None else [f"as far as measured: {found.why}"]
+    if found is None:
+        return []
+    return [f"as far as measured, it {'holds' if found.holds else 'does not hold'}: {found.why}"]

@@ -12,7 +12,7 @@ from data_parsing.artifact_logs import artifact_log_tables, read_artifact_logs, 
 from data_parsing.errors import ParsingError
 from data_parsing.losslessness import losslessness_table
 from data_parsing.plan import load_plans
-from data_parsing.progress import DEFAULT_RUN_COMMAND, progress_report
+from data_parsing.progress import DEFAULT_RUN_COMMAND, progress_report, unplanned_report
 from data_parsing.record_set import RecordSet
 from data_parsing.records import Status, read_records
 from data_parsing.tables import build_tables, write_tables
@@ -71,7 +71,10 @@ def _tables(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> None:
-    print(progress_report(read_records(arguments.raw_dir, load_plans(arguments.plan).scenarios), arguments.run_command))
+    records = read_records(arguments.raw_dir, load_plans(arguments.plan).scenarios)
+    print(progress_report(records, arguments.run_command))
+    for line in unplanned_report(arguments.raw_dir, records):
+        print(line)
 
 
 def _artifact(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from data_parsing.records import Record, Status
 from data_parsing.token_equality import token_equality
@@ -37,6 +38,13 @@ def progress_report(records: Sequence[Record], run_command: str = DEFAULT_RUN_CO
     commands = dict.fromkeys(run_command.replace("{experiment}", experiment) for experiment in open_experiments)
     lines += [f"to run the rest: {command}" for command in commands] or ["nothing left to run"]
     return "\n".join(lines)
+
+
+def unplanned_report(raw_dir: Path, records: Sequence[Record]) -> list[str]:
+    """A line on records that lie beside those of the plan: of another configuration, in no table and no figure."""
+    planned = {record.planned.scenario for record in records}
+    found = sorted({path.name.removesuffix(".meta.json") for path in raw_dir.glob("*.meta.json")} - planned)
+    return [f"not planned here, in no table: {len(found)} records in {raw_dir} ({found[0]}, ...)"] if found else []
 
 
 def _counts(records: Sequence[Record]) -> list[str]:

@@ -23,6 +23,7 @@ rule parse:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
+        state=state_of_records,
         audit=f"{RESULTS}/audit",
         csv=lambda wildcards, output: Path(output[0]).parent,
     shell:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,20 @@ def load_platform(name: str, given: Mapping[str, object]) -> Platform:
     return validated(Platform, _filled({**data, "arguments": {}}, values, str(path)), str(path))
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would keep the last one and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {doubled[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> object:
     """A YAML file as plain data. Raises ConfigError."""
     try:
-        data: object = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: object = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except OSError as error:
         raise ConfigError("configuration cannot be read", where=str(path), received=error.strerror) from error
     except yaml.YAMLError as error:

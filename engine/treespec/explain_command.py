@@ -70,13 +70,14 @@ def _require_one_source(args: argparse.Namespace) -> None:
 
 
 def _explain_records(args: argparse.Namespace) -> None:
-    from treespec.explain.record_files import chosen, read_record_folder
+    from treespec.explain.record_files import chosen, is_asked_for, read_record_folder
     from treespec.explain.records_report import explain_records
     from treespec.explain.report import write_json
 
     records = read_record_folder(args.records)
     for name, reason in records.left_out.items():
-        say(f"left out: {name}: {reason}")
+        if is_asked_for(name, args.scenario):
+            say(f"left out: {name}: {reason}")
     explained = explain_records(chosen(records, args.scenario), records.complete, records.left_out)
     sys.stdout.write(explained.text() + "\n")
     if args.json is not None:

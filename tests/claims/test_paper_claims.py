@@ -60,7 +60,7 @@ def test_elsewhere_hardware_claims_are_shown_and_not_judged(tmp_path: Path) -> N
     for name in HARDWARE:
         assert "2 nodes of 4 A10 GPUs, here 1 x 1 Example CPU" in rows[name]["why"]
         assert rows[name]["measured"] and rows[name]["interval"]
-        assert "as far as measured: " in rows[name]["why"]
+        assert "as far as measured, it holds: " in rows[name]["why"]
     # Of stand-in models only the direction is tested.
     assert "direction only: the published range is for paper models" in rows["C8"]["why"]
 

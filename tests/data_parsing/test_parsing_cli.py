@@ -165,3 +165,13 @@ def test_parsing_imports_neither_engine_nor_figures(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_status_tells_of_records_that_nothing_plans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned, unplanned = SyntheticScenario(), SyntheticScenario(batch_size=7)
+    for scenario in (planned, unplanned):
+        scenario.write(tmp_path / "raw")
+    plan = write_plan(tmp_path / "plan.json", [planned])
+    assert main(["status", "--plan", str(plan), "--raw-dir", str(tmp_path / "raw")]) == 0
+    told = capsys.readouterr().out
+    assert f"not planned here, in no table: 1 records in {tmp_path / 'raw'} ({unplanned.name}, ...)" in told

@@ -12,9 +12,10 @@ import pytest
 
 from rules.plan_files import Workflow, plan_workflow
 from rules.plan_writing import write_plan
+from rules.platforms import read_yaml
 from rules.schema import schema_texts
 from tests.workflow.project import REPOSITORY, Project
-from treespec.errors import TreespecError
+from treespec.errors import ConfigError, TreespecError
 
 
 @pytest.fixture(autouse=True)
@@ -349,3 +350,10 @@ def test_checksums_beside_every_model_and_the_prompts_are_checked(project: Proje
         "models/draft",
         "prompts",
     }
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "doubled.yaml"
+    path.write_text("modes:\n  naive: {mode: tree}\n  other: &other {mode: tree}\n  naive: *other\n")
+    with pytest.raises(ConfigError, match="key 'naive' stands twice"):
+        read_yaml(path)

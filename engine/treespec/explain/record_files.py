@@ -68,7 +68,12 @@ def chosen(records: ReadRecords, patterns: Sequence[str]) -> list[Observed]:
             received=", ".join(unusable) or pattern,
             allowed=names + (f" and {more} more" if more > 0 else ""),
         )
-    return [r for r in records.complete if not patterns or any(fnmatchcase(r.name, p) for p in patterns)]
+    return [record for record in records.complete if is_asked_for(record.name, patterns)]
+
+
+def is_asked_for(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a scenario fits one of the patterns; every one does where there is none."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _read(folder: Path, name: str) -> Observed:
@@ -85,8 +90,12 @@ def _read(folder: Path, name: str) -> Observed:
         if len(lines) != meta["num_rows"] or not lines:
             raise _UnusableError(f"incomplete: {len(lines)} rows of {meta['num_rows']}")
         return _observed(name, meta, [_request(json.loads(line)) for line in lines])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise _UnusableError(f"damaged: {type(error).__name__}: {error}") from error
+    except KeyError as error:
+        raise _UnusableError(f"damaged: it lacks {error}") from error
+    except OSError as error:
+        raise _UnusableError(f"damaged: {error.strerror}: {error.filename}") from error
+    except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise _UnusableError("damaged: not the JSON that a record holds") from error
 
 
 def _observed(name: str, meta: dict[str, Any], requests: Sequence[RequestCounts]) -> Observed:
@@ -105,6 +114,8 @@ def _observed(name: str, meta: dict[str, Any], requests: Sequence[RequestCounts]
 
 
 def _request(row: dict[str, Any]) -> RequestCounts:
+    if row["latency_us"] < 0:
+        raise _UnusableError("damaged: latency_us is not a duration")
     return RequestCounts(
         repeat=int(row["repeat"]),
         prompt_index=int(row["prompt_index"]),
