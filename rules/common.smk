@@ -1,6 +1,5 @@
 """Reads and checks the configuration, plans the experiments and names the files the rules share."""
 
-import hashlib
 import tomllib
 from pathlib import Path
 
@@ -51,13 +50,6 @@ def records(wildcards):
     """The records that exist now, superseded ones included; no rule makes them, so asking for them starts nothing."""
     raw = Path(RESULTS, "raw")
     return sorted(str(path) for folder in (raw, raw / "superseded") for path in folder.glob("*.meta.json"))
-
-
-def state_of_records(wildcards):
-    """Changes with any record, whatever its time of change: files that are copied keep theirs."""
-    files = sorted(Path(RESULTS, "raw").glob("*.json*"))
-    told = [f"{path.name} {(stat := path.stat()).st_size} {stat.st_mtime_ns}" for path in files]
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
 
 
 def audit_report(wildcards):

@@ -13,6 +13,7 @@ rule parse:
     input:
         plan=PLANS,
         records=records,
+        state=PLANNED.records_state,
         audit=audit_report,
         sources=sources("data_parsing"),
     output:
@@ -23,7 +24,6 @@ rule parse:
         "../envs/parsing.yaml"
     params:
         raw=f"{RESULTS}/raw",
-        state=state_of_records,
         audit=f"{RESULTS}/audit",
         csv=lambda wildcards, output: Path(output[0]).parent,
     shell:

@@ -46,6 +46,11 @@ class Workflow:
         return f"{self.results}/platform.yaml"
 
     @property
+    def records_state(self) -> str:
+        """Another text whenever a record is another one."""
+        return f"{self.results}/plan/records_state"
+
+    @property
     def cluster(self) -> PlannedCluster:
         """The hosts that jobs run on, where they do not run on this machine."""
         return PlannedCluster(self.platform, self.results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -35,6 +36,7 @@ def write_plan(workflow: Workflow) -> None:
             ]
             plan = {"table": workflow.tables[experiment][0], "scenarios": rows}
             _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(plan, indent=1) + "\n")
+        _write_if_changed(Path(workflow.records_state), _state_of(workflow.results / "raw"))
     except OSError as error:
         raise OutputError(
             "results folder cannot be written",
@@ -42,6 +44,13 @@ def write_plan(workflow: Workflow) -> None:
             received=error.strerror,
             fix="set results_dir in config/config.yaml to a folder you may write to",
         ) from error
+
+
+def _state_of(raw_dir: Path) -> str:
+    """A digest of names, sizes and times: a record that is copied or put back may be older than the one before."""
+    states = ((path.name, path.stat()) for path in sorted(raw_dir.glob("*.json*")))
+    told = "".join(f"{name} {state.st_size} {state.st_mtime_ns}\n" for name, state in states)
+    return hashlib.sha256(told.encode()).hexdigest() + "\n"
 
 
 def _yaml_text(data: object) -> str:
