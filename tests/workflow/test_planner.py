@@ -152,7 +152,12 @@ def test_planning_twice_gives_the_same_and_rewrites_nothing(project: Project) ->
     before = {path: path.stat().st_mtime_ns for path in files}
     write_plan(plan())
     assert {path: path.stat().st_mtime_ns for path in files} == before
-    assert [path.name for path in files] == ["server_gpu-small.yaml", "records_state", "server_gpu.json", "platform.yaml"]
+    assert [path.name for path in files] == [
+        "server_gpu-small.yaml",
+        "records_state",
+        "server_gpu.json",
+        "platform.yaml",
+    ]
 
 
 def test_planning_alone_writes_nothing(project: Project) -> None:
