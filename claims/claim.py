@@ -142,19 +142,31 @@ class ClaimSet(StrictModel):
 
 def load_claims(path: Path) -> ClaimSet:
     """The claims of a file. Raises ClaimError, one line with every place that does not fit."""
+    data: Any = None
     try:
-        return ClaimSet.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ClaimSet.model_validate(data)
     except (OSError, UnicodeDecodeError) as error:
         raise ClaimError(f"{path}: claims cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ClaimError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise ClaimError(f"{path}: claims refused: {_described(error)}") from error
+        raise ClaimError(f"{path}: claims refused: {_described(error, data)}") from error
 
 
-def _described(error: ValidationError) -> str:
-    places = (f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors())
-    return "; ".join(places)
+def _described(error: ValidationError, data: Any) -> str:
+    return "; ".join(f"{_place(item['loc'], data)}: {item['msg']}" for item in error.errors())
+
+
+def _place(location: tuple[int | str, ...], data: Any) -> str:
+    """Where in the file, a claim by its id."""
+    match location:
+        case ("claims", int(number), *rest):
+            claim = data["claims"][number]
+            name = claim.get("id", f"claim {number + 1}") if isinstance(claim, Mapping) else f"claim {number + 1}"
+            return ".".join(map(str, (name, *rest)))
+        case _:
+            return ".".join(map(str, location)) or "file"
 
 
 def _merged(common: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
 import pandas as pd
@@ -17,6 +18,7 @@ from claims.tables import FUNCTIONAL, OK, Tables, described
 
 MIN_PROMPTS = 5  # fewer do not tell how prompts differ: an interval from them is too narrow
 _NUM_NAMED = 3
+_ALIKE = 0.8  # of two names of tables, for one to be a slip of the pen of the other
 _CONDITIONS = ("device", "num_threads", "dtype")
 
 
@@ -79,7 +81,9 @@ def together(parts: Sequence[Judged]) -> Verdict:
 def _judged(claim: Claim, part: Part, place: Place) -> Judged:
     for name in filter(None, (part.measure.table, part.measure.planned)):
         if not place.tables.has(name):
-            return Judged(part, Measured(), Verdict.NOT_TESTABLE, (f"no table {name}: nothing here is planned for it",))
+            alike = get_close_matches(name, place.tables.names, n=1, cutoff=_ALIKE)
+            told = f"no table {name}: nothing here is planned for it"
+            return Judged(part, Measured(), Verdict.NOT_TESTABLE, (told, *(f"is {it} meant?" for it in alike)))
     evidence = _evidence(part.measure, place.tables)
     measured = STATISTICS[part.measure.statistic](place.tables, part.measure, evidence.rows)
     on_hardware = is_hardware(place.claims.paper_hardware, place.platform, evidence.rows)
@@ -139,6 +143,8 @@ def _absent(measure: Measure, place: Place, evidence: _Evidence, measured: Measu
         if not evidence.num_functional:
             run = f": {place.run_command.format(target=measure.target)}" if measure.target else ""
             yield f"nothing in table {measure.planned or measure.table} with {described(measure.where)}{run}"
+    elif unmatched := list(_unmatched(measure, place.tables)):
+        yield from unmatched
     elif names:
         named = ""
         if len(names) < len(evidence.planned):
@@ -154,6 +160,16 @@ def _absent(measure: Measure, place: Place, evidence: _Evidence, measured: Measu
         for column in _CONDITIONS:
             if len(different := cells_of(evidence.rows, column)) > 1:
                 yield f"records of different {column}: {', '.join(different)}"
+
+
+def _unmatched(measure: Measure, tables: Tables) -> Iterator[str]:
+    """Sides of a comparison of which no row is there, beside what the columns that they ask for do hold."""
+    table = tables.rows(measure.table)
+    rows = tables.selected(measure.table, table, measure.where, measure.where_not)
+    for side in measure.alternatives:
+        if len(rows) and tables.selected(measure.table, rows, side).empty:
+            held = "; ".join(f"{column}: {', '.join(cells_of(rows, column)) or 'all blank'}" for column in side)
+            yield f"nothing in table {measure.table} with {described(side)}; there are {held}"
 
 
 def _as_far(found: Finding | None) -> list[str]:

@@ -31,6 +31,11 @@ class Tables:
         """Whether there is such a table; those of experiments that are not configured are not there."""
         return self._path(name).is_file()
 
+    @property
+    def names(self) -> list[str]:
+        """Of the tables there are."""
+        return sorted(path.stem for path in self._csv_dir.glob("*.csv"))
+
     def table(self, name: str) -> pd.DataFrame:
         """A table as it is."""
         if name not in self._read:

@@ -30,6 +30,8 @@ _READERS = {".out": read_profile_log, ".txt": read_text_log}
 LOGS = "logs"
 """The table with a row per file."""
 
+UNKNOWN_NAME = "not drawn: the name is none of server_<size>-<n>_batchsize-<mode> and offloading_<size>_<n>"
+
 _LOGS_SCHEMA = {
     "file": TEXT,
     "family": TEXT,
@@ -60,14 +62,22 @@ class ArtifactLog:
         return pd.Series([entry.latency_us for entry in self.profile.entries], dtype="float64")
 
 
-def read_artifact_logs(raw_dir: Path) -> tuple[ArtifactLog, ...]:
-    """Every run in a folder that is named as the artifact's scripts name theirs, by name. Raises ParsingError."""
+@dataclass(frozen=True)
+class ArtifactFolder:
+    """The runs in a folder, by name, and the files of the same kinds whose names tell no experiment."""
+
+    logs: tuple[ArtifactLog, ...]
+    unknown: tuple[str, ...]
+
+
+def read_artifact_logs(raw_dir: Path) -> ArtifactFolder:
+    """Every run that is named as the artifact's scripts name theirs. Raises ParsingError."""
     try:
         files = sorted(path for path in raw_dir.iterdir() if path.suffix in _READERS)
         runs: dict[str, list[Path]] = {}
         for path in sorted(files, key=lambda path: [*_READERS].index(path.suffix)):
             runs.setdefault(path.stem, []).append(path)
-        return tuple(
+        logs = tuple(
             _read_log(runs[stem], family, match)
             for stem in sorted(runs)
             for family, form in _STEMS.items()
@@ -75,6 +85,8 @@ def read_artifact_logs(raw_dir: Path) -> tuple[ArtifactLog, ...]:
         )
     except OSError as error:
         raise ParsingError(f"{error.filename}: the artifact's logs cannot be read: {error.strerror}") from error
+    known = {Path(log.file_name).stem for log in logs}
+    return ArtifactFolder(logs, tuple(path.name for path in files if path.stem not in known))
 
 
 def _read_log(paths: list[Path], family: str, match: re.Match[str]) -> ArtifactLog:
@@ -85,17 +97,21 @@ def _read_log(paths: list[Path], family: str, match: re.Match[str]) -> ArtifactL
     return ArtifactLog(path.name, family, match[1], int(match[2]), mode, profiles[path])
 
 
-def artifact_log_tables(logs: tuple[ArtifactLog, ...]) -> dict[str, pd.DataFrame]:
-    """One table per family and size that has a run, and one with a row per run; blank where no whole entry is."""
+def artifact_log_tables(folder: ArtifactFolder) -> dict[str, pd.DataFrame]:
+    """One table per family and size that has a run, and one with a row per run; blank where no whole entry is.
+
+    A file of another name is a row, too, that says no more than that.
+    """
     rows: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
-    ordered = sorted(logs, key=lambda log: (log.family, SIZES.index(log.size), log.batch_size))
+    ordered = sorted(folder.logs, key=lambda log: (log.family, SIZES.index(log.size), log.batch_size))
     for log in ordered:
         of_table = rows.setdefault((log.family, log.size), {})
         row = of_table.setdefault(log.batch_size, {"batch_size": log.batch_size})
         if log.profile.entries:
             row[COLUMNS[log.family][log.mode]] = artifact_per_token_latency_ms(log.latencies_us)
     tables = {f"{family}_{size}": frame(of.values(), SCHEMAS[family]) for (family, size), of in rows.items()}
-    return tables | {LOGS: frame(map(_log_row, ordered), _LOGS_SCHEMA)}
+    unknown = ({"file": name, "remarks": UNKNOWN_NAME} for name in folder.unknown)
+    return tables | {LOGS: frame([*map(_log_row, ordered), *unknown], _LOGS_SCHEMA)}
 
 
 def _log_row(log: ArtifactLog) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_parsing.artifact_logs import artifact_log_tables, read_artifact_logs, remarks
+from data_parsing.artifact_logs import UNKNOWN_NAME, artifact_log_tables, read_artifact_logs, remarks
 from data_parsing.errors import ParsingError
 from data_parsing.losslessness import losslessness_table
 from data_parsing.plan import load_plans
@@ -78,13 +78,14 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _artifact(arguments: argparse.Namespace) -> None:
-    logs = read_artifact_logs(arguments.raw_dir)
-    if not logs:
+    folder = read_artifact_logs(arguments.raw_dir)
+    if not folder.logs:
         raise ParsingError(
             f"{arguments.raw_dir}: no server_<size>-<n>_batchsize-<mode>.out or offloading_<size>_<n>.out file"
         )
-    for path in write_tables(artifact_log_tables(logs), arguments.output_dir):
+    for path in write_tables(artifact_log_tables(folder), arguments.output_dir):
         print(path)
-    for log in logs:
-        if said := remarks(log):
-            print(f"{log.file_name}: {said}", file=sys.stderr)
+    said = {log.file_name: remarks(log) for log in folder.logs} | dict.fromkeys(folder.unknown, UNKNOWN_NAME)
+    for file_name, remark in said.items():
+        if remark:
+            print(f"{file_name}: {remark}", file=sys.stderr)

@@ -166,6 +166,7 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
     platform = load_platform(settings.platform, {key: config[key] for key in config.keys() - own.keys()})
     where, results = str(path), settings.results_dir / path.stem
     basic_test, published = _read_experiments()
+    _refuse_doubled_prefixes(published)
     _refuse_unknown(platform, basic_test, published, where)
     sweeps = {
         name: plan_sweep(name, published[name], platform, where, results / "converted")
@@ -212,6 +213,19 @@ def _refuse_unknown(platform: Platform, basic_test: BasicTest, sweeps: Mapping[s
     ):
         if unknown := sorted(given.keys() - known):
             raise ConfigError(what, where=where, received=unknown, allowed=sorted(known))
+
+
+def _refuse_doubled_prefixes(sweeps: Mapping[str, Sweep]) -> None:
+    """A prefix names an experiment's table."""
+    owners: dict[str, str] = {}
+    for name, sweep in sweeps.items():
+        if (owner := owners.setdefault(sweep.prefix, name)) != name:
+            raise ConfigError(
+                "two experiments with one prefix",
+                where=f"{CONFIG_DIR / 'experiments'}/{owner}.yaml and {name}.yaml",
+                received=sweep.prefix,
+                fix="give one of them another: it names the experiment's table",
+            )
 
 
 def _refuse_doubled_names(sweeps: Mapping[str, tuple[PlannedPlacement, ...]], where: str) -> None:

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from figures.errors import FigureError
 from figures.io import save_figure
 from figures.original.latency import draw_latency
-from figures.original.logs import FAMILIES, read_logs
+from figures.original.logs import FAMILIES, Logs, read_logs
 from figures.published import read_published_ranges
 from figures.style import RC
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs, published = read_logs(arguments.csv_dir), read_published_ranges(arguments.paper_dir)
         with mpl.rc_context(RC):
             for family in FAMILIES:
-                own = [log for log in logs if log.family == family]
+                own = Logs(tuple(log for log in logs.runs if log.family == family), logs.unknown)
                 figure = draw_latency(family, own, published, arguments.source)
                 for path in save_figure(figure, arguments.output_dir, f"{family}_latency"):
                     print(path)

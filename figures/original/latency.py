@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from figures.original.logs import MODES, Log
+from figures.original.logs import MODES, Log, Logs
 from figures.published import Published
 from figures.sheet import open_sheet, say_in_panel
 from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
@@ -18,6 +18,7 @@ _PANEL_HEIGHT = 2.3  # inches
 _GROUP_WIDTH = 0.86  # of the distance between two batch sizes
 _HEADROOM = 1.15
 _PUBLISHED_COLOUR = "#808080"
+_NUM_NAMED = 3
 
 _WHAT = (
     "Not measured by this project: latency per token as logs of the original artifact tell it, by its own formula (sum "
@@ -34,10 +35,11 @@ _OFFLOADING = (
 )
 
 
-def draw_latency(family: str, logs: Sequence[Log], published: Sequence[Published], source: str) -> Figure:
+def draw_latency(family: str, found: Logs, published: Sequence[Published], source: str) -> Figure:
     """One panel per size that has a log; ``source`` says in the caption where the logs come from."""
     about = _SPEEDUP if family == "server" else _OFFLOADING
-    caption = " ".join(filter(None, [_WHAT, f"Logs: {source}.", _NO_INTERVAL, about, _told(logs)]))
+    caption = " ".join(filter(None, [_WHAT, f"Logs: {source}.", _NO_INTERVAL, about, _told(found)]))
+    logs = found.runs
     sizes = [size for size in SIZES if any(log.size == size for log in logs)] or [""]
     sheet = open_sheet([_PANEL_HEIGHT] * len(sizes), caption)
     for panel, size in zip(sheet.panels, sizes, strict=True):
@@ -50,11 +52,15 @@ def draw_latency(family: str, logs: Sequence[Log], published: Sequence[Published
     return sheet.figure
 
 
-def _told(logs: Sequence[Log]) -> str:
-    """How many runs are drawn, and what there is to say of single ones."""
-    num_drawn = sum(log.latency_ms is not None for log in logs)
-    remarks = "; ".join(f"{log.file}: {log.remarks}" for log in logs if log.remarks)
-    return f"{num_drawn} of {len(logs)} logs are drawn." + (f" {remarks}." if remarks else "")
+def _told(found: Logs) -> str:
+    """How many runs are drawn, what there is to say of single ones, and which files tell no experiment."""
+    num_drawn = sum(log.latency_ms is not None for log in found.runs)
+    remarks = "; ".join(f"{log.file}: {log.remarks}" for log in found.runs if log.remarks)
+    told = f"{num_drawn} of {len(found.runs)} logs are drawn." + (f" {remarks}." if remarks else "")
+    if not found.unknown:
+        return told
+    named = ", ".join(found.unknown[:_NUM_NAMED]) + (", ..." if len(found.unknown) > _NUM_NAMED else "")
+    return f"{told} Not drawn, for a name that the artifact's scripts do not give: {len(found.unknown)} ({named})."
 
 
 def _draw_panel(panel: Axes, logs: Sequence[Log], published: Published | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures.cells import read_cells
+from figures.cells import Cells, read_cells
 from figures.tables import SIZES
 
 FAMILIES = ("server", "offloading")
@@ -26,19 +26,30 @@ class Log:
     remarks: str
 
 
-def read_logs(csv_dir: Path) -> list[Log]:
+@dataclass(frozen=True)
+class Logs:
+    """The runs of a folder, and the files in it whose names tell no experiment."""
+
+    runs: tuple[Log, ...]
+    unknown: tuple[str, ...]
+
+
+def read_logs(csv_dir: Path) -> Logs:
     """The rows of ``logs.csv``. Raises FigureError."""
     columns = ["file", "family", "size", "mode", "batch_size", "num_requests", "per_token_latency_ms", "remarks"]
-    return [
-        Log(
-            file=line.required("file"),
-            family=line.required("family", FAMILIES),
-            size=line.required("size", SIZES),
-            mode=line.required("mode", MODES),
-            batch_size=line.required_count("batch_size"),
-            num_requests=line.required_count("num_requests"),
-            latency_ms=line.number("per_token_latency_ms"),
-            remarks=line.text("remarks") or "",
-        )
-        for line in read_cells(csv_dir / "logs.csv", columns)
-    ]
+    lines = list(read_cells(csv_dir / "logs.csv", columns))
+    runs = tuple(_run(line) for line in lines if line.text("family"))
+    return Logs(runs, tuple(line.required("file") for line in lines if not line.text("family")))
+
+
+def _run(line: Cells) -> Log:
+    return Log(
+        file=line.required("file"),
+        family=line.required("family", FAMILIES),
+        size=line.required("size", SIZES),
+        mode=line.required("mode", MODES),
+        batch_size=line.required_count("batch_size"),
+        num_requests=line.required_count("num_requests"),
+        latency_ms=line.number("per_token_latency_ms"),
+        remarks=line.text("remarks") or "",
+    )

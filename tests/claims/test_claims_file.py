@@ -70,20 +70,20 @@ def part(folder: Path, **rule: Any) -> Any:
 
 
 REFUSED: list[tuple[Callable[[Path], Path], str]] = [
-    (lambda folder: claim_file(folder, verdict="yes"), "claims.0.verdict: Extra inputs are not permitted"),
-    (changed("measure", wehre={}), "claims.0.parts.0.measure.ratio.wehre: Extra inputs are not permitted"),
+    (lambda folder: claim_file(folder, verdict="yes"), "X1.verdict: Extra inputs are not permitted"),
+    (changed("measure", wehre={}), "X1.parts.0.measure.ratio.wehre: Extra inputs are not permitted"),
     (changed("measure", statistic="mode"), "does not match any of the expected tags"),
     (changed("measure", statistic="trend", axis="mode"), "axis 'mode' is none of pair_by"),
-    (changed("measure", statistic="trend"), "claims.0.parts.0.measure.trend.axis: Field required"),
+    (changed("measure", statistic="trend"), "X1.parts.0.measure.trend.axis: Field required"),
     (changed("measure", value={"column": "x", "average": "median", "weight": "w"}), "weight belongs to average: mean"),
-    (changed("rule", toleranz=1), "claims.0.parts.0.rule.toleranz: Extra inputs are not permitted"),
+    (changed("rule", toleranz=1), "X1.parts.0.rule.toleranz: Extra inputs are not permitted"),
     (changed("rule", below=1), "type direction with ['above', 'below']; a direction has one of"),
     (changed("rule", above=None), "type direction with no side; a direction has one of above, below, not_below"),
     (changed("rule", type="equal"), "type equal with ['above']"),
-    (changed("rule", reason=""), "claims.0.parts.0.rule.reason: String should have at least 1 character"),
+    (changed("rule", reason=""), "X1.parts.0.rule.reason: String should have at least 1 character"),
     (changed("rule", band_on="h100"), "X1: band_on 'h100': not 'g5'"),
-    (changed("rule", band_with="our models"), "claims.0.parts.0.rule.band_with: Input should be 'paper models'"),
-    (lambda folder: claim_file(folder, kind="magic"), "claims.0.kind: Input should be 'algorithmic' or 'hardware'"),
+    (changed("rule", band_with="our models"), "X1.parts.0.rule.band_with: Input should be 'paper models'"),
+    (lambda folder: claim_file(folder, kind="magic"), "X1.kind: Input should be 'algorithmic' or 'hardware'"),
     (
         lambda folder: claim_file(folder, published="more", rule={"type": "equal", "reason": "made up"}),
         "published 'more' is no number to compare with",

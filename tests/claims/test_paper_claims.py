@@ -24,11 +24,20 @@ ALL = {f"C{number}" for number in range(1, 13)}
 Verdicts = dict[str, dict[str, str]]
 
 
-def judged(folder: Path, world: World, platform: dict[str, Any], *words: str, only: str = "") -> Verdicts:
-    """The verdicts that the command writes, of one claim or of all."""
+def judged(
+    folder: Path,
+    world: World,
+    platform: dict[str, Any],
+    *words: str,
+    only: str = "",
+    slip: tuple[str, str] = ("", ""),
+) -> Verdicts:
+    """The verdicts that the command writes, of one claim or of all; ``slip``: what is written wrongly in the file."""
     platform_file = write_platform(folder, platform)
     tables = world.write(folder / "csv")
-    data = yaml.safe_load((PAPER / "claims.yaml").read_text())
+    text = (PAPER / "claims.yaml").read_text()
+    assert slip[0] in text
+    data = yaml.safe_load(text.replace(*slip))
     data["claims"] = [claim for claim in data["claims"] if only in ("", claim["id"])]
     (folder / "claims.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     arguments = ["--csv-dir", str(tables), "--paper-dir", str(folder), "--platform-file", str(platform_file)]
@@ -277,6 +286,22 @@ def test_an_experiment_that_is_not_configured_has_no_table(tmp_path: Path) -> No
     world.equality = [row for row in world.equality if row["scenario"] in known]
     row = judged(tmp_path, world, G5, only="C11")["C11"]
     assert (row["verdict"], row["why"]) == (NOT_TESTABLE, "no table sampling: nothing here is planned for it")
+
+
+def test_a_slip_of_the_pen_is_told_from_what_was_not_measured(tmp_path: Path) -> None:
+    slips = {
+        "table: sampling": (
+            "table: samplings",
+            "no table samplings: nothing here is planned for it; is sampling meant?",
+        ),
+        "numerator: {verifier: mss}": (
+            "numerator: {verifier: msss}",
+            "nothing in table sampling with verifier msss; there are verifier: mss, sampler_match",
+        ),
+    }
+    for right, (wrong, why) in slips.items():
+        row = judged(tmp_path, paper_setting(), G5, only="C11", slip=(right, wrong))["C11"]
+        assert (row["verdict"], row["why"]) == (NOT_TESTABLE, why)
 
 
 def test_every_rule_has_a_reason_and_every_comparison_of_times_keeps_conditions_apart() -> None:

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from figures.original.cli import main
 from figures.original.latency import draw_latency
-from figures.original.logs import MODES, Log
+from figures.original.logs import MODES, Log, Logs
 from figures.published import Published
 from figures.style import RC
 from report.png import description
@@ -27,9 +27,9 @@ def log(mode: str, batch_size: int = 1, latency_ms: float | None = 10.0, **chang
     return Log(file=file, mode=mode, batch_size=batch_size, num_requests=8, latency_ms=latency_ms, **named)
 
 
-def drawn(logs: list[Log], family: str = "server") -> Figure:
+def drawn(logs: list[Log], family: str = "server", unknown: tuple[str, ...] = ()) -> Figure:
     with mpl.rc_context(RC):
-        figure = draw_latency(family, logs, [RANGE], "folder theirs")
+        figure = draw_latency(family, Logs(tuple(logs), unknown), [RANGE], "folder theirs")
         figure.draw_without_rendering()
     return figure
 
@@ -60,6 +60,11 @@ def test_the_caption_says_whose_it_is_and_what_is_missing() -> None:
     assert "missing" in said
 
 
+def test_files_of_other_names_are_told() -> None:
+    said = words(drawn([log("tree")], unknown=("a.out", "b.out", "c.out", "d.out")))
+    assert "the artifact's scripts do not give: 4 (a.out, b.out, c.out, ...)." in said
+
+
 def test_no_published_range_without_incremental_decoding() -> None:
     figure = drawn([log("tree")])
     assert len(figure.axes[0].lines) == 0
@@ -79,11 +84,12 @@ def test_a_panel_per_size() -> None:
 
 
 def test_the_command_draws_both_families(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "logs.csv").write_text(f"{COLUMNS}\nx.out,server,small,tree,1,8,100,12.5,\n")
+    (tmp_path / "logs.csv").write_text(f"{COLUMNS}\nx.out,server,small,tree,1,8,100,12.5,\ny.out,,,,,,,,other\n")
     words = ["--csv-dir", str(tmp_path), "--output-dir", str(tmp_path / "figures"), "--source", "folder theirs"]
     assert main(words) == 0
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert names == {f"{family}_latency.{kind}" for family in ("server", "offloading") for kind in ("pdf", "png")}
+    assert "1 (y.out)" in description((tmp_path / "figures/server_latency.png").read_bytes())
     assert "folder theirs" in description((tmp_path / "figures/server_latency.png").read_bytes())
 
 

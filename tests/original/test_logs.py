@@ -67,7 +67,9 @@ def test_every_form_is_a_row(tmp_path: Path) -> None:
             "1_machine-4_gpus.txt": "artifact.txt",
         },
     )
-    assert len(logs) == 6
+    assert len(logs) == 7
+    assert logs.loc["1_machine-4_gpus.txt", "remarks"].startswith("not drawn: the name is none of")
+    assert pd.isna(logs.loc["1_machine-4_gpus.txt", "family"])
     text = logs.loc["server_small-1_batchsize-sequence_specinfer.txt"]
     assert text["per_token_latency_ms"] == pytest.approx(19876543.5 / (128 * 2 * 1000), rel=1e-5)
     assert (text["mode"], text["num_requests"], text["num_target_steps"]) == ("sequence", 2, 156)

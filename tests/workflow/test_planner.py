@@ -90,7 +90,11 @@ def test_every_prompt_set_is_a_part_of_the_grid(project: Project) -> None:
 def test_two_experiments_with_one_name_are_refused(project: Project) -> None:
     copy = project.folder / "config/experiments/again.yaml"
     copy.write_text((project.folder / "config/experiments/server_gpu.yaml").read_text())
-    project.edit("experiments/again.yaml", lambda sweep: sweep.update(sizes=["small"]))
+    with pytest.raises(TreespecError, match=r"with one prefix; .*/again.yaml and server_gpu.yaml; received: server;"):
+        plan_workflow({"platform": "tiny"})
+    project.edit("experiments/again.yaml", lambda sweep: sweep.update(prefix="server_small-1", name_form="{mode}"))
+    project.edit("experiments/again.yaml", lambda sweep: sweep.update(sizes=["small"], batch_sizes=[1]))
+    project.edit("experiments/server_gpu.yaml", lambda sweep: sweep.update(name_form="{size}-{batch_size}_{mode}"))
     with pytest.raises(
         TreespecError, match=r"two scenarios of one name; .*again and server_gpu; received: server_small-1_"
     ):
