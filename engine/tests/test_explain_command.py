@@ -99,6 +99,22 @@ def test_records_of_a_pair_are_pooled(records: Path) -> None:
     assert pair.outlooks == one.outlooks
 
 
+def test_the_fastest_scenario_that_was_measured_is_named(records: Path, tmp_path: Path) -> None:
+    found = as_json(records, tmp_path)
+    (pair,) = found["pairs"]
+    speedups = {item["scenario"]: item["speedup"]["median"] for item in found["scenarios"] if item["speedup"]}
+    batch_sizes = {name: by_name(found)[name]["batch_size"] for name in speedups}
+    expected = {
+        size: max((name for name in speedups if batch_sizes[name] == size), key=lambda name: speedups[name])
+        for size in set(batch_sizes.values())
+    }
+    assert {item["batch_size"]: item["scenario"] for item in pair["fastest"]} == expected
+    read = read_record_folder(records).complete
+    (name,) = expected.values()
+    told = f"Fastest of these as measured: at batch size 2 {name}, {speedups[name]:.2f} ["
+    assert told in explain_records(read, read, {}).text()
+
+
 def test_text_tells_it_with_bars(records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain("--records", records, "--scenario", TREE) == 0
     out = capsys.readouterr().out

@@ -12,7 +12,14 @@ from treespec.explain.explanation import Explanation, costs_of, drag_of, explain
 from treespec.explain.observed import Observed
 from treespec.explain.prediction import MAX_BATCH_SIZE, CountedAcceptance, Outlook, outlook
 from treespec.explain.recommendation import recommendation
-from treespec.explain.report import cost_text, explanation_data, explanation_text, outlook_data, outlook_text
+from treespec.explain.report import (
+    cost_text,
+    explanation_data,
+    explanation_text,
+    outlook_data,
+    outlook_text,
+    speedup_words,
+)
 from treespec.metrics.cost import CostModel
 
 MAX_NAMES = 3
@@ -26,6 +33,7 @@ class PairOutlook:
     cost: CostModel
     outlooks: tuple[Outlook, ...]
     drag: float  # the outlooks are corrected for it
+    fastest: tuple[Explanation, ...]  # of those with a measured speed-up, by batch size, ascending
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,8 @@ class RecordsExplained:
         blocks = [explanation_text(item) for item in self.explanations]
         for pair in self.pairs:
             told = f"by {_listed(pair.scenarios)}:"
-            said = recommendation(pair.outlooks, pair.cost)
-            blocks.append(
-                "\n\n".join([f"{told}\n{said}", outlook_text(pair.outlooks, pair.drag), cost_text(pair.cost)])
-            )
+            said = "\n".join([told, recommendation(pair.outlooks, pair.cost), *_fastest_words(pair.fastest)])
+            blocks.append("\n\n".join([said, outlook_text(pair.outlooks, pair.drag), cost_text(pair.cost)]))
         return "\n\n".join(blocks)
 
     def data(self) -> dict[str, Any]:
@@ -77,10 +83,34 @@ def _pairs(scenarios: Sequence[Observed], among: Sequence[Observed]) -> list[Pai
             acceptance = CountedAcceptance(*_pooled(group))
             depth = acceptance.table().shape[0]
             max_nodes = int(group[0].placement["max_tree_nodes"])
-            drag = drag_of(explain_all(group, among))
+            explained = explain_all(group, among)
+            drag = drag_of(explained)
             outlooks = outlook(acceptance, cost, max_nodes, depth, range(1, MAX_BATCH_SIZE + 1), drag)
-            found.append(PairOutlook(tuple(observed.name for observed in group), cost, outlooks, drag))
+            names = tuple(observed.name for observed in group)
+            found.append(PairOutlook(names, cost, outlooks, drag, _fastest(explained)))
     return found
+
+
+def _fastest(explained: Sequence[Explanation]) -> tuple[Explanation, ...]:
+    """Of every batch size the scenario with the largest measured speed-up."""
+    best: dict[int, Explanation] = {}
+    for item in sorted((item for item in explained if item.speedup), key=_measured_speedup):
+        best[item.observed.batch_size] = item
+    return tuple(best[batch_size] for batch_size in sorted(best))
+
+
+def _measured_speedup(item: Explanation) -> float:
+    return item.speedup.median if item.speedup else 0.0
+
+
+def _fastest_words(fastest: Sequence[Explanation]) -> list[str]:
+    """A line on what was served; a prediction must not hide that something else did better."""
+    told = [
+        f"at batch size {item.observed.batch_size} {item.observed.name}, {speedup_words(item.speedup)}"
+        for item in fastest
+        if item.speedup is not None
+    ]
+    return [f"Fastest of these as measured: {'; '.join(told)}."] if told else []
 
 
 def _pooled(group: Sequence[Observed]) -> tuple[np.ndarray, np.ndarray]:
@@ -105,4 +135,5 @@ def _pair_data(pair: PairOutlook) -> dict[str, Any]:
         "costs": pair.cost.to_dict(),
         "drag": pair.drag,
         "outlook": [outlook_data(item) for item in pair.outlooks],
+        "fastest": [explanation_data(item) for item in pair.fastest],
     }

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from treespec.explain.explanation import DepthAcceptance, Explanation
+from treespec.explain.explanation import DepthAcceptance, Explanation, Speedup
 from treespec.explain.measurement import Measured
 from treespec.explain.observed import Observed
 from treespec.explain.prediction import Outlook
@@ -37,6 +37,11 @@ def explanation_text(explanation: Explanation) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def speedup_words(speedup: Speedup) -> str:
+    """Median and 95 % interval."""
+    return f"{speedup.median:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
+
+
 def _large_parts(shares: Mapping[str, float]) -> list[tuple[str, float]]:
     """Largest first; those that no bar could show together as the rest."""
     large = sorted(((part, share) for part, share in shares.items() if share >= 0.01), key=lambda item: -item[1])
@@ -49,8 +54,7 @@ def _numbers(explanation: Explanation) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if speedup is not None:
         predicted = "" if prediction is None or prediction.speedup is None else f"; predicted {prediction.speedup:.2f}"
-        interval = f"{speedup.median:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
-        found.append(("speed-up", f"{interval} over {speedup.baseline}{predicted}"))
+        found.append(("speed-up", f"{speedup_words(speedup)} over {speedup.baseline}{predicted}"))
     if observed.speculates:
         tokens = f"{observed.tokens_per_step:.2f}"
         if prediction is not None:
