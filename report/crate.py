@@ -24,6 +24,7 @@ from report.page import Content
 
 METADATA = "ro-crate-metadata.json"
 _VERSION = "1.2"
+_UNCOUNTED = "; in no table: it failed, is incomplete or superseded, or is not planned"
 _STEPS = (
     ("tables", ("records", "plan"), "python -m data_parsing", "Tables were computed from the records."),
     ("figures", ("tables",), "python -m figures", "Figures were drawn from the tables."),
@@ -82,6 +83,7 @@ class _Crate:
     def __init__(self, content: Content, citation: Citation, files: Sequence[Archived]) -> None:
         self._content, self._citation, self._files = content, citation, files
         self._crate = ROCrate(version=_VERSION)
+        self._counted = {name for origin in content.origins.groups for name in origin.scenarios}
         self._entities: dict[str, list[Entity]] = {kind.name: [] for kind in KINDS}
 
     def build(self, results: Path) -> ROCrate:
@@ -125,13 +127,17 @@ class _Crate:
     def _add_file(self, results: Path, file: Archived) -> Entity:
         properties = {
             "name": file.path,
-            "description": file.kind.what,
+            "description": f"{file.kind.what}{_UNCOUNTED if self._is_uncounted(file) else ''}",
             "encodingFormat": file.media_type,
             "contentSize": str(file.num_bytes),
             "sha256": file.sha256,
         }
         added: Entity = self._crate.add_file(results / file.path, dest_path=file.path, properties=properties)
         return added
+
+    def _is_uncounted(self, file: Archived) -> bool:
+        """Whether it is part of a record that no table counts."""
+        return file.kind.name == "records" and _scenario(file.path) not in self._counted
 
     def _add_measuring(self, number: int, origin: Origin, by_path: Mapping[str, Entity]) -> None:
         engine = self._software(f"engine-{origin.commit}", "treespec engine", origin.facts.get("treespec", "unknown"))

@@ -16,7 +16,7 @@ from report.errors import ReportError
 from report.figures import Picture, read_pictures
 from report.files import read_text
 from report.origins import Origins, read_origins
-from report.progress import ExperimentProgress, progress, read_outcomes
+from report.progress import ExperimentProgress, progress, read_outcomes, unplanned
 from report.tables import Table, read_table, read_tables
 
 MAX_ROWS = 250
@@ -38,6 +38,8 @@ class Content:
     sections: Sequence[tuple[str, list[Picture]]]
     tables: Sequence[Table]
     experiments: Sequence[ExperimentProgress]
+    unplanned: Sequence[str]
+    """Records that nothing plans."""
     origins: Origins
     machine: str
     """What the check of the machine found; "" where it has not run."""
@@ -88,6 +90,7 @@ def read_content(results: Path, config_dir: Path, command: str, made_at: str) ->
         sections=list(read_pictures(results / "figures")),
         tables=tables,
         experiments=progress(outcomes, command),
+        unplanned=unplanned(results / "raw", outcomes),
         origins=read_origins(results / "raw", outcomes),
         machine=read_text(machine) if machine.exists() else "",
         configuration=_configuration(platform, config_dir),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from report.tables import Table
 
 OK = "ok"
+META = ".meta.json"
 _NEEDED = {"scenario", "experiment", "status"}
 
 
@@ -53,6 +55,12 @@ def read_outcomes(tables: Sequence[Table]) -> tuple[Outcome, ...]:
                 if found.detail and not known.detail:
                     outcomes[found.scenario] = found
     return tuple(outcomes.values())
+
+
+def unplanned(raw_dir: Path, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Names of the records that lie beside those of the plan: of another configuration, in no table."""
+    planned = {outcome.scenario for outcome in outcomes}
+    return tuple(sorted({path.name.removesuffix(META) for path in raw_dir.glob(f"*{META}")} - planned))
 
 
 def progress(outcomes: Sequence[Outcome], command: str) -> tuple[ExperimentProgress, ...]:

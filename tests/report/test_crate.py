@@ -58,6 +58,16 @@ def test_every_file_is_as_it_says(results: Path) -> None:
     assert here - listed == {"ro-crate-metadata.json", "raw/.lock"}
 
 
+def test_records_that_do_not_count_say_so(results: Path) -> None:
+    other = "server_small-64_batchsize-incr_dec"
+    write_record(results, other)
+    assert write(results) == 0
+    said = {name: entity.get("description", "") for name, entity in graph(results).items()}
+    uncounted = {name for name, description in said.items() if "; in no table" in description}
+    own = {f"raw/{other}{suffix}" for suffix in (".meta.json", ".jsonl", ".txt", ".out")}
+    assert uncounted == {*own, "raw/superseded/a.01234567.meta.json"}
+
+
 def test_no_path_of_this_machine(results: Path, tmp_path: Path) -> None:
     text = (results / "ro-crate-metadata.json").read_text()
     assert str(tmp_path) not in text

@@ -158,6 +158,13 @@ def test_records_that_went_away_are_counted(results: Path, tmp_path: Path) -> No
     assert "No record says yet" in told
 
 
+def test_records_that_nothing_plans_are_told(results: Path, tmp_path: Path) -> None:
+    assert "Not planned" not in page_of(results, tmp_path).section("progress")
+    write_record(results, "server_small-64_batchsize-incr_dec")
+    told = page_of(results, tmp_path).section("progress")
+    assert "Not planned, and in no table or figure: 1 record in raw/ (server_small-64_batchsize-incr_dec)" in told
+
+
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
