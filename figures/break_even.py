@@ -49,6 +49,8 @@ _WHAT = (
     "one at rate 1 - (1 - r)^k. Bold: break-even. Markers: the r of the measured tokens per step; at them, the "
     "measured speed-up."
 )
+_NO_SPEEDUP = "n/a"
+_ALONE = f"{_NO_SPEEDUP}: its experiment has no incremental decoding to compare with."
 _HATCHED = "Hatched: more rows than were measured, t and c continued as lines."
 
 
@@ -63,7 +65,10 @@ def draw_break_even(curves: Sequence[CostCurve], rows: Sequence[PredictionRow]) 
         for name, shape in SHAPES.items()
     }
     outcomes = _outcomes(rows, points, drawn)
-    sheet = open_sheet([_PANEL_HEIGHT] * max(len(drawn), 1), _caption(planned, drawn, outcomes))
+    shown = [row for (weights, _), of_map in points.items() if weights in drawn for row in of_map]
+    is_alone = any(row.measured_tokens_per_step is not None and row.measured_speedup is None for row in shown)
+    caption = _caption(planned, drawn, outcomes, _ALONE if is_alone else "")
+    sheet = open_sheet([_PANEL_HEIGHT] * max(len(drawn), 1), caption)
     if not drawn:
         sheet.panels[0].set(xlabel="batch size", ylabel=_RATE)
         no_data(sheet.panels[0], planned.nothing_yet)
@@ -88,12 +93,12 @@ def _outcomes(rows: Sequence[PredictionRow], points: Points, drawn: Collection[W
     return [*outcomes.values()]
 
 
-def _caption(planned: Planned, drawn: dict[Weights, Costs], outcomes: Sequence[str]) -> str:
+def _caption(planned: Planned, drawn: dict[Weights, Costs], outcomes: Sequence[str], alone: str) -> str:
     last_batches = [_last_batch(costs, shape) for costs in drawn.values() for shape in SHAPES.values()]
     without = [weights.label for weights in planned.weights if weights not in drawn]
     told = f"No map, for want of costs or room: {'; '.join(without)}." if without else ""
     hatched = _HATCHED if min(last_batches, default=LARGEST_BATCH) < LARGEST_BATCH else ""
-    parts = [_WHAT, hatched, planned.machines, told, coverage_of(outcomes), planned.left_out]
+    parts = [_WHAT, alone, hatched, planned.machines, told, coverage_of(outcomes), planned.left_out]
     return " ".join(filter(None, parts))
 
 
@@ -176,7 +181,7 @@ def _draw_points(plot: Axes, shape: TreeShape, rows: Sequence[PredictionRow]) ->
         rate = shape.rate_of(tokens)
         plot.plot(batch_size, rate, marker="o", color="white", markeredgecolor=INK, markersize=5.5, linestyle="none")
         is_high = rate > 0.85
-        told = f"{row.measured_speedup.value:.2g}×" if row.measured_speedup else "n/a"
+        told = f"{row.measured_speedup.value:.2g}×" if row.measured_speedup else _NO_SPEEDUP
         _write(plot, batch_size, rate + (-0.06 if is_high else 0.06), told, va="top" if is_high else "bottom")
 
 

@@ -21,6 +21,7 @@ from figures.tables import OK
 
 _SIDE = 1.58  # inches, of a square panel
 _LEFT = 0.6
+_TITLE = 0.34  # of two lines
 _PER_ROW = 3
 _TITLE_BEYOND = 0.1  # inches: a title may be wider than its panel
 _HEADROOM = 1.1
@@ -43,15 +44,18 @@ def draw_predicted_speedup(rows: Sequence[PredictionRow]) -> Figure:
     outcomes = coverage_of([_outcome(row) for row in timed])
     parts = [_WHAT, _error(timed), provenance(scenarios), outcomes, left_out(functional)]
     num_lines = -(-len(groups) // _PER_ROW)
-    sheet = open_sheet([_SIDE] * num_lines, " ".join(filter(None, parts)), left=_LEFT, columns=_PER_ROW)
+    sheet = open_sheet([_SIDE] * num_lines, " ".join(filter(None, parts)), left=_LEFT, columns=_PER_ROW, title=_TITLE)
     for plot, (title, of_group) in zip(sheet.panels, groups, strict=False):
         _draw_panel(plot, title, of_group)
     for plot in sheet.panels[len(groups) :]:
         plot.remove()
-    marks = [*_MARKS.values(), *([_OTHER] if any(row.scenario.mode not in _MARKS for row in timed) else [])]
-    sheet.legend(
-        [Line2D([], [], color=m.colour, marker=m.marker, linestyle="none", label=m.label) for m in marks], len(marks)
-    )
+    drawn = {mode for mode, _, _ in _points(timed)}
+    marks = [*(mark for mode, mark in _MARKS.items() if mode in drawn), *([_OTHER] if drawn - {*_MARKS} else [])]
+    if marks:
+        sheet.legend(
+            [Line2D([], [], color=m.colour, marker=m.marker, linestyle="none", label=m.label) for m in marks],
+            len(marks),
+        )
     return sheet.figure
 
 

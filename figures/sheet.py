@@ -47,17 +47,22 @@ class Sheet:
         )
 
 
-def open_sheet(panel_heights: Sequence[float], caption: str, *, left: float = 0.7, columns: int = 1) -> Sheet:
-    """A sheet with a row of panels per height, each with a left margin, in inches; panels go row by row."""
+def open_sheet(
+    panel_heights: Sequence[float], caption: str, *, left: float = 0.7, columns: int = 1, title: float = _TITLE
+) -> Sheet:
+    """A sheet with a row of panels per height, each with a left margin and room for its title, all in inches.
+
+    Panels go row by row.
+    """
     lines = wrap(caption, WIDTH - 2 * _CAPTION_SIDE)
     caption_height = len(lines) * _CAPTION_LINE + _BOTTOM
-    height = _TOP + _LEGEND + sum(_TITLE + panel + _BELOW_PANEL for panel in panel_heights) + caption_height
+    height = _TOP + _LEGEND + sum(title + panel + _BELOW_PANEL for panel in panel_heights) + caption_height
     figure = Figure(figsize=(WIDTH, height))
     panels = []
     top = height - _TOP - _LEGEND
     pitch = WIDTH / columns
     for panel in panel_heights:
-        bottom = top - _TITLE - panel
+        bottom = top - title - panel
         for column in range(columns):
             start = column * pitch + left
             box = (start / WIDTH, bottom / height, (pitch - left - _RIGHT) / WIDTH, panel / height)
