@@ -70,6 +70,9 @@ def test_unknown_keys_are_refused_by_name(where: str) -> None:
     ("where", "value", "told"),
     [
         ("scenarios.0.mode", "speculative", "'incremental', 'sequence' or 'tree'"),
+        ("placement.cache_fraction", True, "cache_fraction is true; allowed: a number"),
+        ("placement.num_threads", True, "num_threads is true; allowed: a number"),
+        ("scenarios.0.num_repeats", False, "num_repeats is false; allowed: a number"),
         ("scenarios.0.mode", "tree", "mode 'tree' does not fit expansion [], which is incremental"),
         ("scenarios.1.mode", "sequence", "mode 'sequence' does not fit expansion [2, 1], which is tree"),
         ("scenarios.1.expansion", [1, 1], "mode 'tree' does not fit expansion [1, 1], which is sequence"),
