@@ -29,7 +29,7 @@ class Cargo:
 
     wheel: Path
     models: Sequence[Path]
-    prompts: Sequence[Path]
+    files: Sequence[Path]  # prompts, drafters and verifiers of one's own
     cache: Path  # where wheels are fetched to on this machine
 
 
@@ -74,7 +74,7 @@ def _first_steps(cluster: Cluster, cargo: Cargo) -> list[Step]:
     else:
         versions = public_pins(versions)
     steps += [Environment(versions), Engine(cargo.wheel)]
-    steps.append(CopiedFiles("project", Path(), _relative(cargo.prompts), "project"))
+    steps.append(CopiedFiles("project", Path(), _relative(cargo.files), "project"))
     if cluster.shared_dir is not None:
         steps.append(SharedModels(cluster.shared_dir, models))
     else:
@@ -118,7 +118,7 @@ def _relative(paths: Sequence[Path]) -> list[str]:
                 "is not a path below the repository", where=str(path), fix="name it relative to the repository's root"
             )
         if not path.is_file():
-            raise ClusterError("is not there", where=str(path), fix="name a file of prompts")
+            raise ClusterError("is not there", where=str(path), fix="name a file that is there")
     return [path.as_posix() for path in paths]
 
 
@@ -151,12 +151,13 @@ def add_provision(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.add_argument("--wheel", type=Path, required=True, help="the engine's wheel")
     parser.add_argument("--models", type=Path, nargs="+", default=[], help="folders, relative to the repository's root")
     parser.add_argument("--prompts", type=Path, nargs="+", default=[], help="files, relative to the repository's root")
+    parser.add_argument("--plugins", type=Path, nargs="*", default=[], help="likewise: Python files that jobs name")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="where fetched wheels are kept here")
     parser.set_defaults(command=_provision)
 
 
 def _provision(args: argparse.Namespace) -> int:
-    cargo = Cargo(args.wheel, args.models, args.prompts, args.cache)
+    cargo = Cargo(args.wheel, args.models, [*args.prompts, *args.plugins], args.cache)
     if not provision(load_cluster(args.cluster), cargo):
         print("nothing to do")
     return 0

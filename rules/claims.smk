@@ -10,6 +10,7 @@ rule audit_losslessness:
     """Enumerate every verifier's outcomes and sample with the shipped models; leaves the marker only if all holds."""
     input:
         wheel=WHEEL,
+        plugins=PLANNED.plugin_files(),
         machine=MACHINE,
     output:
         touch(f"{AUDIT}/passed"),
@@ -21,10 +22,11 @@ rule audit_losslessness:
     # The report is a record: it stays if a promise is broken, when Snakemake would delete an output.
     params:
         report=f"{AUDIT}/losslessness.json",
+        plugins=[word for path in PLANNED.plugin_files() for word in ("--plugin", path)],
     # exec and tied: the audit is Snakemake's own child and ends when Snakemake is killed.
     shell:
         "exec python -m rules.tied $PPID treespec audit --samples 200 --max-new-tokens 16 --threads {threads}"
-        " --output {params.report:q} > {log:q} 2>&1"
+        " {params.plugins:q} --output {params.report:q} > {log:q} 2>&1"
 
 
 rule judge_claims:

@@ -22,12 +22,13 @@ rule start_embedded_cluster:
 
 
 rule provision_cluster:
-    """Bring the hosts what they lack: packages, the engine, models and prompts."""
+    """Bring the hosts what they lack: packages, the engine, models, prompts and plugins."""
     input:
         up=PLANNED.cluster.before_provisioning,
         machine=MACHINE,
         models=f"{RESULTS}/models_checked",
         wheel=WHEEL,
+        plugins=PLANNED.plugin_files(),
     output:
         temp(PLANNED.cluster.provisioned),
     log:
@@ -42,7 +43,7 @@ rule provision_cluster:
     shell:
         "echo $PPID > {output:q}; exec python -m rules.tied $PPID"
         " python -m cluster provision --cluster {params.cluster:q} --wheel {input.wheel:q}"
-        " --models {params.models:q} --prompts {params.prompts:q} > >(tee -i {log:q}) 2>&1"
+        " --models {params.models:q} --prompts {params.prompts:q} --plugins {input.plugins:q} > >(tee -i {log:q}) 2>&1"
 
 
 rule check_cluster:

@@ -6,12 +6,30 @@ declared: Snakemake deletes declared outputs before it runs a rule again.
 """
 
 
+rule check_jobs:
+    """Ask the engine whether it knows every drafter and verifier that is planned, and whether they fit; before any of it."""
+    input:
+        jobs=PLANNED.job_files(),
+        plugins=PLANNED.plugin_files(),
+        machine=ancient(MACHINE),
+    output:
+        touch(f"{RESULTS}/jobs_checked"),
+    log:
+        f"{LOGS}/check_jobs.log",
+    conda:
+        "../envs/engine.yaml"
+    shell:
+        "treespec check {input.jobs:q} > {log:q} 2>&1"
+
+
 rule placement:
     """Measure what is still missing of one placement; leaves the marker only if every record is complete."""
     input:
         job=f"{RESULTS}/jobs/{{placement}}.yaml",
         machine=MACHINE,
         models=f"{RESULTS}/models_checked",
+        # Another experiment's job file is no reason to measure anew.
+        jobs=ancient(f"{RESULTS}/jobs_checked"),
         cluster=PLANNED.cluster.before_jobs,
     output:
         touch(f"{RESULTS}/ok/{{placement}}.{{fingerprint}}"),

@@ -134,6 +134,15 @@ class Workflow:
         folders = {*map(Path, self.model_folders()), *(Path(path).parent for path in self.prompt_files())}
         return sorted(str(path) for folder in folders if (path := folder / CHECKSUMS).is_file())
 
+    def job_files(self) -> list[str]:
+        """Of all placements."""
+        return [str(self.results / "jobs" / f"{job.name}.yaml") for jobs in self.sweeps.values() for job in jobs]
+
+    def plugin_files(self) -> list[str]:
+        """The drafters and verifiers of one's own that experiments name."""
+        jobs = [placement.job.placement for placements in self.sweeps.values() for placement in placements]
+        return sorted({str(path) for job in jobs for path in job.plugins})
+
     def model_folders(self) -> list[str]:
         """The models that the plan and the basic test use."""
         jobs = [placement.job.placement for placements in self.sweeps.values() for placement in placements]

@@ -133,6 +133,7 @@ class _SweepPlanner:
             "name": placement_name(self.experiment, size, self.published, variant),
             **self._models(roles, role, variant),
             **({"max_tree_nodes": sweep.max_tree_nodes} if sweep.max_tree_nodes else {}),
+            "plugins": sweep.plugins,
         }
         job = validate_run_config({"placement": placement, "scenarios": scenarios}, where)
         identity = fingerprints(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
@@ -98,6 +99,9 @@ class Sweep(StrictModel):
     )
     variants: dict[VariantName, Variant] = Field({"resident": Variant()}, min_length=1)
     modes: dict[ModeName, Mode] = Field(min_length=1)
+    plugins: tuple[Path, ...] = Field(
+        (), description="Python files with drafters and verifiers of one's own, by paths from the repository's root"
+    )
     batch_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
     peers: tuple[PeerName, ...] = Field((), description="third parties that serve the incremental scenarios too")
     prompts: PromptSets = Field(description="prompt sets that the platform names files for: one, or a list")

@@ -253,6 +253,27 @@ def test_job_that_is_spoilt_in_no_way_runs(own_job: JobFolder) -> None:
     assert own_job.run() == 0
 
 
+def test_jobs_are_checked_without_models(
+    own_job: JobFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from treespec import cli
+
+    right, wrong = tmp_path / "right.yaml", tmp_path / "wrong.yaml"
+    own_job.placement["target"] = {"path": "gone", "hub_id": "some/model"}
+    own_job.write()
+    right.write_text(own_job.config_file.read_text())
+    assert cli.main(["check", str(right)]) == 0
+    MISTAKES["unknown verifier"][0](own_job)
+    own_job.write()
+    wrong.write_text(own_job.config_file.read_text())
+    capsys.readouterr()
+    assert cli.main(["check", str(wrong), str(right), str(tmp_path / "gone.yaml")]) == 2
+    told, absent, summary = capsys.readouterr().err.splitlines()
+    assert str(wrong) in told and "unknown verifier" in told and "server_small-2" in told
+    assert "gone.yaml" in absent
+    assert summary.endswith("1 of 3 jobs can be run as they are written")
+
+
 def test_missing_device_is_told(
     own_job: JobFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

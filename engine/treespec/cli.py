@@ -1,4 +1,4 @@
-"""The command line: ``treespec run | compare | audit | explain | boost | convert | describe``."""
+"""The command line: ``treespec run | check | compare | audit | explain | boost | convert | describe``."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
     run.add_argument("--dry-run", action="store_true", help="check the job, say what is missing, serve nothing")
     run.set_defaults(command=_run)
+    check = commands.add_parser("check", help="check job files, drafters and verifiers included; loads no model")
+    check.add_argument("jobs", type=Path, nargs="+", metavar="JOB.yaml", help="job files")
+    check.set_defaults(command=_check)
     add_compare(commands)
     add_audit(commands)
     add_explain(commands)
@@ -85,6 +88,22 @@ def _run(args: argparse.Namespace) -> int:
     if failed:
         say(f"{failed} scenarios failed; the same command tries them again")
     return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from treespec.config import load_run_config
+    from treespec.serving.build import methods_of
+
+    wrong = 0
+    for path in args.jobs:
+        try:
+            config = load_run_config(path)
+            methods_of(config.placement, config.scenarios)
+        except TreespecError as error:
+            say(f"error: {path}: {error}")
+            wrong += 1
+    say(f"{len(args.jobs) - wrong} of {len(args.jobs)} jobs can be run as they are written")
+    return 2 if wrong else 0
 
 
 def _describe(args: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def test_jobs_wait_for_a_cluster_that_is_up_provisioned_and_checked_in_this_call
     models = "--models models/draft models/target"
     assert prepared == [
         "up --folder results/tiny/cluster",
-        f"provision --cluster {file} --wheel {wheel(cluster)} {models} --prompts prompts/few.json",
+        f"provision --cluster {file} --wheel {wheel(cluster)} {models} --prompts prompts/few.json --plugins",
         f"check --cluster {file} {models} --output results/tiny/cluster_check.json",
     ]
     started = {

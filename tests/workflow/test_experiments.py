@@ -45,6 +45,7 @@ def config_name(config: dict[str, str]) -> str:
 JOBS_OF_ALL = {
     "check_machine": 1,
     "check_models": 1,
+    "check_jobs": 1,
     "engine_wheel": 1,
     "check_modes": 1,
     "audit_losslessness": 1,

@@ -30,7 +30,7 @@ def num_runs(project: Project, program: str = "run") -> int:
 
 def test_one_job_per_placement(mechanics: Project) -> None:
     done = mechanics.snakemake("-n", "server_gpu_experiments")
-    once = ("check_machine", "check_models", "placement", "peer", "server_gpu_experiments")
+    once = ("check_machine", "check_models", "check_jobs", "placement", "peer", "server_gpu_experiments")
     assert jobs(done.stdout) == dict.fromkeys(once, 1)
 
 
@@ -138,7 +138,7 @@ def test_experiments_run_once_and_records_rule(mechanics: Project) -> None:
 def test_a_peer_runs_after_ours_and_alone_where_only_its_records_are_gone(mechanics: Project) -> None:
     mechanics.snakemake("server_gpu_experiments")
     calls = (mechanics.folder / "calls.txt").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["describe", "run", "peer"]
+    assert [call.split()[0] for call in calls] == ["describe", "check", "run", "peer"]
     names = [path.name.partition(".")[0] for path in (mechanics.folder / "results/tiny/ok").iterdir()]
     assert sorted(names) == ["server_gpu-small", "server_gpu-small-transformers"]
     next(mechanics.raw.glob("*transformers.meta.json")).unlink()

@@ -115,6 +115,14 @@ class LoadedPlacement:
         return Request(request_id, tuple(prompt_token_ids), params, self.target.decoder.spec.eos_token_ids)
 
 
+def methods_of(placement: Placement, scenarios: Sequence[Scenario]) -> Methods:
+    """Its drafters and verifiers, once each scenario's are known and would be lossless. Raises ConfigError."""
+    methods = load_methods(placement.plugins)
+    for scenario in scenarios:
+        verifier_of(scenario, methods)
+    return methods
+
+
 def load_placement(
     placement: Placement, scenarios: Sequence[Scenario], group: ProcessGroup | None = None
 ) -> LoadedPlacement:
@@ -122,9 +130,7 @@ def load_placement(
 
     Of several ranks the driver calls this and the others ``serve_as_follower``; both wait until all have loaded.
     """
-    methods = load_methods(placement.plugins)
-    for scenario in scenarios:
-        verifier_of(scenario, methods)
+    methods = methods_of(placement, scenarios)
     opened = open_model(placement.target)
     opened_drafts = {index: open_model(placement.drafts[index]) for index in used_drafts(scenarios)}
     for draft in opened_drafts.values():
