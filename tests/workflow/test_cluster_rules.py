@@ -38,11 +38,11 @@ def cluster(project: Project) -> Project:
 
 
 def calls(project: Project) -> list[str]:
-    """What was called since the last look, without the look at this machine."""
+    """What was called since the last look, without the looks at this machine and at the jobs."""
     path = project.folder / "calls.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)
-    return [line for line in lines if not line.startswith("describe")]
+    return [line for line in lines if not line.startswith(("describe", "check from"))]
 
 
 def commands(project: Project) -> list[str]:
