@@ -9,11 +9,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from figures.drawing.io import save_figure
+from figures.drawing.style import RC
 from figures.errors import FigureError
 from figures.gallery import FIGURES
-from figures.io import save_figure
-from figures.sources import Sources
-from figures.style import RC
+from figures.reading.sources import Sources
 
 _PAPER_DIR = Path(__file__).resolve().parents[1] / "paper"
 

@@ -6,38 +6,38 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from figures.acceptance_by_depth import draw_acceptance_by_depth
-from figures.accepted_lengths import draw_accepted_lengths
-from figures.break_even import draw_break_even
-from figures.latency import draw_latency
-from figures.panels import by_placement_and_mode, own_settings
-from figures.parallel_decoding import draw_parallel_decoding
-from figures.predicted_speedup import draw_predicted_speedup
-from figures.published import (
+from figures.drawing.panels import by_placement_and_mode, own_settings
+from figures.paper.latency import draw_latency
+from figures.paper.parallel_decoding import draw_parallel_decoding
+from figures.paper.rank_success import draw_rank_success
+from figures.paper.sampling_algorithms import draw_sampling_algorithms
+from figures.paper.speedup import draw_speedup
+from figures.paper.tokens_per_step import draw_tokens_per_step
+from figures.paper.tokens_per_step_cdf import draw_tokens_per_step_cdf
+from figures.paper.width_latency import draw_width_latency
+from figures.reading.published import (
     read_published_offloading,
     read_published_ranges,
     read_published_sampling,
     read_published_success,
     read_published_tokens_per_step,
 )
-from figures.rank_success import draw_rank_success
-from figures.researcher_tables import (
+from figures.reading.researcher_tables import (
     read_acceptance,
     read_accepted_lengths,
     read_cost_curves,
     read_predictions,
 )
-from figures.sampling_algorithms import draw_sampling_algorithms
-from figures.sources import Sources
-from figures.speedup import draw_speedup
-from figures.tables import ScenarioRow, read_requests, read_scenarios, read_success_rates, read_time_split
-from figures.time_split import draw_time_split
-from figures.tokens_per_step import draw_tokens_per_step
-from figures.tokens_per_step_cdf import draw_tokens_per_step_cdf
-from figures.tree_size_acceptance import draw_tree_size_acceptance
-from figures.tree_sizes import draw_tree_sizes
-from figures.verify_cost import draw_verify_cost
-from figures.width_latency import draw_width_latency
+from figures.reading.sources import Sources
+from figures.reading.tables import ScenarioRow, read_requests, read_scenarios, read_success_rates, read_time_split
+from figures.researcher.acceptance_by_depth import draw_acceptance_by_depth
+from figures.researcher.accepted_lengths import draw_accepted_lengths
+from figures.researcher.break_even import draw_break_even
+from figures.researcher.predicted_speedup import draw_predicted_speedup
+from figures.researcher.time_split import draw_time_split
+from figures.researcher.tree_size_acceptance import draw_tree_size_acceptance
+from figures.researcher.tree_sizes import draw_tree_sizes
+from figures.researcher.verify_cost import draw_verify_cost
 
 _PUBLISHED_SERVER = (
     "Grey: the range that the SpecInfer paper gives for tree-based speculation over batch sizes 1 to 16. Its hardware, "

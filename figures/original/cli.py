@@ -9,12 +9,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from figures.drawing.io import save_figure
+from figures.drawing.style import RC
 from figures.errors import FigureError
-from figures.io import save_figure
 from figures.original.latency import draw_latency
 from figures.original.logs import FAMILIES, Logs, read_logs
-from figures.published import read_published_ranges
-from figures.style import RC
+from figures.reading.published import read_published_ranges
 
 _PAPER_DIR = Path(__file__).resolve().parents[2] / "paper"
 

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from figures.drawing.sheet import open_sheet, say_in_panel
+from figures.drawing.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
 from figures.original.logs import MODES, Log, Logs
-from figures.published import Published
-from figures.sheet import open_sheet, say_in_panel
-from figures.style import FAINT, INK, MODE_MARKS, SMALL_TEXT
-from figures.tables import SIZES
+from figures.reading.published import Published
+from figures.reading.tables import SIZES
 
 _PANEL_HEIGHT = 2.3  # inches
 _GROUP_WIDTH = 0.86  # of the distance between two batch sizes

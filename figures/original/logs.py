@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures.cells import Cells, read_cells
-from figures.tables import SIZES
+from figures.reading.cells import Cells, read_cells
+from figures.reading.tables import SIZES
 
 FAMILIES = ("server", "offloading")
 MODES = ("incremental", "sequence", "tree")

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from figures.drawing.style import RC
 from figures.gallery import FIGURES
-from figures.sources import Sources
-from figures.style import RC
+from figures.reading.sources import Sources
 from tests.figures.paper_tables import Tables, write_paper_tables
 from tests.figures.table_files import Row, as_read_by, write_tables
 

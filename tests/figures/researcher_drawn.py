@@ -11,9 +11,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
+from figures.drawing.style import RC
 from figures.gallery import FIGURES
-from figures.sources import Sources
-from figures.style import RC
+from figures.reading.sources import Sources
 from tests.figures.drawn import PAPER_DIR, Drawn, PlacedText
 from tests.figures.researcher_files import Row, write_tables
 

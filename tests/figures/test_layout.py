@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from figures.sheet import wrap
+from figures.drawing.sheet import wrap
 from tests.figures.drawn import cut_texts, draw, overlapping_texts
 from tests.figures.table_files import (
     FIGURES,

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
-from figures.style import PUBLISHED_FILL, PUBLISHED_MARK, WIDTH_MARKS
-from figures.tables import RequestRow
-from figures.tokens_per_step_cdf import prompt_means
+from figures.drawing.style import PUBLISHED_FILL, PUBLISHED_MARK, WIDTH_MARKS
+from figures.paper.tokens_per_step_cdf import prompt_means
+from figures.reading.tables import RequestRow
 from tests.figures.drawn import Drawn, draw_paper
 from tests.figures.paper_tables import (
     BATCH_SIZES,

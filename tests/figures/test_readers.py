@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from figures.cells import Measured
 from figures.errors import FigureError
-from figures.published import (
+from figures.reading.cells import Measured
+from figures.reading.published import (
     PublishedSampling,
     read_published_sampling,
     read_published_success,
     read_published_tokens_per_step,
 )
-from figures.tables import read_requests, read_scenarios, read_success_rates
+from figures.reading.tables import read_requests, read_scenarios, read_success_rates
 from tests.figures.drawn import PAPER_DIR
 from tests.figures.paper_tables import all_tables, width_rows, without_record, write_paper_tables
 from tests.figures.table_files import every_placement, offloading_grid, write_tables

@@ -9,10 +9,10 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from figures.acceptance_by_depth import rates_by_depth
-from figures.cells import Measured
-from figures.researcher_tables import AcceptanceRow, read_acceptance
-from figures.style import FAINT, INK
+from figures.drawing.style import FAINT, INK
+from figures.reading.cells import Measured
+from figures.reading.researcher_tables import AcceptanceRow, read_acceptance
+from figures.researcher.acceptance_by_depth import rates_by_depth
 from tests.figures.researcher_drawn import WAYS, draw, draw_from, lines, uprights
 from tests.figures.researcher_files import (
     CHAIN,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from figures.break_even import LARGEST_BATCH, MAX_PANELS
-from figures.costs import CHAIN, PUBLISHED_TREE, Costs, TreeShape, planned_costs, time_at
-from figures.researcher_tables import CostCurve, read_cost_curves, read_predictions
+from figures.reading.researcher_tables import CostCurve, read_cost_curves, read_predictions
+from figures.researcher.break_even import LARGEST_BATCH, MAX_PANELS
+from figures.selecting.costs import CHAIN, PUBLISHED_TREE, Costs, TreeShape, planned_costs, time_at
 from tests.figures.researcher_drawn import RESEARCHERS, draw, draw_from, lines, uprights
 from tests.figures.researcher_files import (
     CHAIN as CHAIN_NAME,

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from figures.drawing.style import RC
 from figures.original.cli import main
 from figures.original.latency import draw_latency
 from figures.original.logs import MODES, Log, Logs
-from figures.published import Published
-from figures.style import RC
+from figures.reading.published import Published
 from report.png import description
 
 RANGE = Published("small", "LLaMA-7B", "1 x A10", 1.5, 2.5, {})

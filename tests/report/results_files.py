@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from figures.io import save_figure
+from figures.drawing.io import save_figure
 
 CLAIM_COLUMNS = ("id", "source", "statement", "published", "measured", "interval", "n", "verdict", "why")
 CLAIMS = (

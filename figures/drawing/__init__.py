@@ -1,0 +1,1 @@
+"""Paper, ink and words that all figures share."""

@@ -1,0 +1,1 @@
+"""The paper's figures and tables, drawn from what was measured here."""

@@ -1,0 +1,1 @@
+"""Tables and published numbers, read into typed rows."""

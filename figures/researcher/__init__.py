@@ -1,0 +1,1 @@
+"""Figures that the paper has not: why speculation pays, or does not."""

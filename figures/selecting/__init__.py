@@ -1,0 +1,1 @@
+"""Which scenarios belong together, and what their trees and steps are."""
