@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_parsing.artifact_logs import UNKNOWN_NAME, artifact_log_tables, read_artifact_logs, remarks
 from data_parsing.errors import ParsingError
-from data_parsing.losslessness import losslessness_table
-from data_parsing.plan import load_plans
+from data_parsing.original.artifact_logs import UNKNOWN_NAME, artifact_log_tables, read_artifact_logs, remarks
+from data_parsing.plans.plan import load_plans
 from data_parsing.progress import DEFAULT_RUN_COMMAND, progress_report, unplanned_report
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Status, read_records
-from data_parsing.tables import build_tables, write_tables
+from data_parsing.records.reading import Status, read_records
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.losslessness import losslessness_table
+from data_parsing.tables.registry import build_tables, write_tables
 
 COMMANDS = ("tables", "status", "artifact")
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_parsing.records import Record, Status
-from data_parsing.token_equality import token_equality
+from data_parsing.records.reading import Record, Status
+from data_parsing.tables.token_equality import token_equality
 
 _HEADINGS = {
     Status.OK: "done",

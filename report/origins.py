@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from data_parsing.record_fields import DamagedRecordError, object_of, read_json_object, text_of
+from data_parsing.records.record_fields import DamagedRecordError, object_of, read_json_object, text_of
 from report.progress import OK, Outcome
 
 _OF_PLACEMENT = ("dtype", "tensor_parallel_degree", "pipeline_parallel_degree", "cache_fraction", "max_sequence_length")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_parsing.plan import load_plans
-from data_parsing.record_set import RecordSet
-from data_parsing.records import read_records
-from data_parsing.tables import build_tables
+from data_parsing.plans.plan import load_plans
+from data_parsing.records.reading import read_records
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.registry import build_tables
 from tests.data_parsing.record_files import SyntheticScenario, write_plans
 
 FIXED = (

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_parsing import artifact_tables, experiments
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE
-from data_parsing.tables import FIXED_SCHEMAS
+from data_parsing.tables import artifact_tables, experiments
+from data_parsing.tables.registry import FIXED_SCHEMAS
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE
 from tests.data_parsing.built_tables import FIXED
 
 README = Path(__file__).parents[2] / "data_parsing" / "README.md"

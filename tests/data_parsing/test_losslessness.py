@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data_parsing.losslessness import SCHEMA, losslessness_table
+from data_parsing.tables.losslessness import SCHEMA, losslessness_table
 
 Report = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from data_parsing.errors import ParsingError
-from data_parsing.plan import PlannedScenario, load_plans
-from data_parsing.plan_drafting import PlannedDrafting
+from data_parsing.plans.plan import PlannedScenario, load_plans
+from data_parsing.plans.plan_drafting import PlannedDrafting
 from tests.data_parsing.record_files import (
     AUTO_TREE,
     PEER,

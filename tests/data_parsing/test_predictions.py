@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_parsing.plan_drafting import PlannedDrafting
-from data_parsing.record_costs import read_costs
-from data_parsing.tree_model import expected_speedup, expected_tokens_per_step
+from data_parsing.plans.plan_drafting import PlannedDrafting
+from data_parsing.records.record_costs import read_costs
+from data_parsing.tables.tree_model import expected_speedup, expected_tokens_per_step
 from tests.data_parsing.built_tables import row_of, tables_of, write_all
 from tests.data_parsing.record_files import COSTS, SyntheticScenario
 from treespec.metrics.cost import CostModel

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_parsing.experiments import artifact_per_token_latency_ms
-from data_parsing.profile_lines import ProfileEntry, ProfileLog, read_profile_log
+from data_parsing.original.profile_lines import ProfileEntry, ProfileLog, read_profile_log
+from data_parsing.tables.experiments import artifact_per_token_latency_ms
 from treespec.metrics.artifact_format import out_line
 from treespec.metrics.counts import RequestProfile
 

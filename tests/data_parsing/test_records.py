@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from data_parsing.errors import ParsingError
-from data_parsing.plan import PlannedScenario, load_plans
-from data_parsing.records import Record, Status, read_record, read_records
+from data_parsing.plans.plan import PlannedScenario, load_plans
+from data_parsing.records.reading import Record, Status, read_record, read_records
 from tests.data_parsing.record_files import SyntheticScenario, write_plan
 
 TREE = SyntheticScenario(mode="tree", batch_size=2)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_parsing.artifact_texts import read_text_log
 from data_parsing.cli import main
+from data_parsing.original.artifact_texts import read_text_log
 
 GOLDEN = Path(__file__).parents[1] / "data_parsing/golden"
 

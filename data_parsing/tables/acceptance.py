@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, frame
 from data_parsing.intervals import rate_intervals
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Measurement, Record
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
+from data_parsing.records.reading import Measurement, Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, NUMBER, frame
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
 ACCEPTANCE_SCHEMA = (
     IDENTITY

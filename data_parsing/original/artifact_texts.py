@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from data_parsing.profile_lines import ProfileEntry, ProfileLog, read_profile_log
+from data_parsing.original.profile_lines import ProfileEntry, ProfileLog, read_profile_log
 
 _HEAD = re.compile(r"end-to-end latency: ")
 _BLOCK = re.compile(r"end-to-end latency: (\d+\.\d+)\nnum decoding steps: (\d+)\ntoken IDs: [\d,]*\n")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from data_parsing.record_fields import DamagedRecordError, count_of, duration_of, object_of, text_of
+from data_parsing.records.record_fields import DamagedRecordError, count_of, duration_of, object_of, text_of
 
 STEP_PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 """What a step's time is split into; the parts of a repeat sum to its wall time."""

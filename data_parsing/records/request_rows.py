@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.record_fields import (
+from data_parsing.records.record_fields import (
     DamagedRecordError,
     count_of,
     counts_of,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, TEXT, frame
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Record
+from data_parsing.records.reading import Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, NUMBER, TEXT, frame
 
 SCHEMA = {
     "placement": TEXT,

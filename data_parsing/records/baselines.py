@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_parsing.plan import PlannedScenario
-from data_parsing.records import Measurement, Record
+from data_parsing.plans.plan import PlannedScenario
+from data_parsing.records.reading import Measurement, Record
 
 _Conditions = tuple[str, str, str]
 

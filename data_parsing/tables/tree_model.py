@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_parsing.intervals import Grid
-from data_parsing.plan_drafting import Expansion, PlannedDrafting
-from data_parsing.record_costs import StepCosts
+from data_parsing.plans.plan_drafting import Expansion, PlannedDrafting
+from data_parsing.records.record_costs import StepCosts
 
 
 def expected_tokens_per_step(rates_K: Grid, expansion: Expansion, num_tokens: int) -> float:

@@ -14,11 +14,11 @@ import pandas as pd
 
 from data_parsing.errors import ParsingError
 from data_parsing.intervals import Estimate, per_token_grid, rate_intervals, sums_grid
-from data_parsing.plan import PlannedScenario
-from data_parsing.rank_counts import RankCounts
-from data_parsing.record_costs import StepCosts, read_costs
-from data_parsing.record_fields import DamagedRecordError, object_of, read_json_object, text_of
-from data_parsing.record_parts import (
+from data_parsing.plans.plan import PlannedScenario
+from data_parsing.records.rank_counts import RankCounts
+from data_parsing.records.record_costs import StepCosts, read_costs
+from data_parsing.records.record_fields import DamagedRecordError, object_of, read_json_object, text_of
+from data_parsing.records.record_parts import (
     OffloadPlan,
     Provenance,
     RepeatTotals,
@@ -26,7 +26,7 @@ from data_parsing.record_parts import (
     read_provenance,
     read_repeat_totals,
 )
-from data_parsing.request_rows import read_request_rows
+from data_parsing.records.request_rows import read_request_rows
 
 RECORD_FORMAT = 1
 _ASIDE = re.compile(r"\.([0-9a-f]{8}|damaged)(\.\d+)?\.meta\.json")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from data_parsing.baselines import Baselines, measured_pair
 from data_parsing.intervals import Estimate, median_ratio_interval
-from data_parsing.record_costs import StepCosts
-from data_parsing.records import Record
+from data_parsing.records.baselines import Baselines, measured_pair
+from data_parsing.records.reading import Record
+from data_parsing.records.record_costs import StepCosts
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.frames import NUMBER, frame
 from data_parsing.intervals import median_interval
-from data_parsing.offloading import OFFLOADING, offloading_cells
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Measurement, Record
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
+from data_parsing.records.reading import Measurement, Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import NUMBER, frame
+from data_parsing.tables.offloading import OFFLOADING, offloading_cells
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
 ARTIFACT_TOKENS_PER_REQUEST = 128
 """Tokens the artifact's parser takes every request to have generated, whatever it did (prompt included, EOS or not)."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.baselines import Baselines, measured_pair
-from data_parsing.frames import COUNT, TEXT, frame
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Record
+from data_parsing.records.baselines import Baselines, measured_pair
+from data_parsing.records.reading import Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, TEXT, frame
 
 Outputs = set[tuple[int, ...]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from data_parsing.frames import COUNT, TEXT
-from data_parsing.plan import PlannedScenario
-from data_parsing.records import Record
+from data_parsing.plans.plan import PlannedScenario
+from data_parsing.records.reading import Record
+from data_parsing.tables.frames import COUNT, TEXT
 
 IDENTITY = {
     "scenario": TEXT,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, TEXT, frame
+from data_parsing.tables.frames import COUNT, NUMBER, TEXT, frame
 
 SCHEMA = {
     "check": TEXT,

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from data_parsing import accepted_lengths, predictions, request_table, time_split, token_equality, verify_costs
-from data_parsing.acceptance import ACCEPTANCE_SCHEMA, SUCCESS_SCHEMA, acceptance_table, success_rates_table
-from data_parsing.artifact_tables import artifact_tables
 from data_parsing.errors import ParsingError
-from data_parsing.experiments import experiment_tables
-from data_parsing.frames import Schema, write_csv
-from data_parsing.record_set import RecordSet
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables import accepted_lengths, predictions, request_table, time_split, token_equality, verify_costs
+from data_parsing.tables.acceptance import ACCEPTANCE_SCHEMA, SUCCESS_SCHEMA, acceptance_table, success_rates_table
+from data_parsing.tables.artifact_tables import artifact_tables
+from data_parsing.tables.experiments import experiment_tables
+from data_parsing.tables.frames import Schema, write_csv
 
 TableBuilder = Callable[[RecordSet], dict[str, pd.DataFrame]]
 """From the records of all planned scenarios to tables by name; a name becomes ``<name>.csv``."""

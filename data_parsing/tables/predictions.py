@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.frames import NUMBER, frame
-from data_parsing.plan import PlannedScenario
-from data_parsing.record_costs import StepCosts
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Measurement, Record
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
-from data_parsing.tree_model import expected_speedup, expected_tokens_per_step
+from data_parsing.plans.plan import PlannedScenario
+from data_parsing.records.reading import Measurement, Record
+from data_parsing.records.record_costs import StepCosts
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import NUMBER, frame
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
+from data_parsing.tables.tree_model import expected_speedup, expected_tokens_per_step
 
 _MEASURES = (
     "measured_tokens_per_step",

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from data_parsing.experiments import artifact_per_token_latency_ms
-from data_parsing.frames import COUNT, NUMBER, frame
-from data_parsing.plan import ARTIFACT_MODES, FAMILIES, SIZES
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Record
+from data_parsing.plans.plan import ARTIFACT_MODES, FAMILIES, SIZES
+from data_parsing.records.reading import Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.experiments import artifact_per_token_latency_ms
+from data_parsing.tables.frames import COUNT, NUMBER, frame
 
 COLUMNS = {
     "server": {mode: f"{name}_per_token_latency_ms" for mode, name in ARTIFACT_MODES.items()},

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_parsing.intervals import Grid, sums_grid
-from data_parsing.request_rows import Ranks
+from data_parsing.records.request_rows import Ranks
 
 
 @dataclass(frozen=True)

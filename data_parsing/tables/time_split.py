@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, frame
-from data_parsing.plan import PEERS
-from data_parsing.record_parts import STEP_PARTS
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Measurement, Record
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
+from data_parsing.plans.plan import PEERS
+from data_parsing.records.reading import Measurement, Record
+from data_parsing.records.record_parts import STEP_PARTS
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, NUMBER, frame
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
 SCHEMA = (
     IDENTITY

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from data_parsing.record_fields import DamagedRecordError, counts_of, duration_of, durations_of, object_of
+from data_parsing.records.record_fields import DamagedRecordError, counts_of, duration_of, durations_of, object_of
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, TEXT, frame, typed
-from data_parsing.record_set import RecordSet
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, NUMBER, TEXT, frame, typed
 
 SCHEMA = {
     "scenario": TEXT,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from data_parsing.artifact_tables import COLUMNS, SCHEMAS
-from data_parsing.artifact_texts import read_text_log
 from data_parsing.errors import ParsingError
-from data_parsing.experiments import artifact_per_token_latency_ms
-from data_parsing.frames import COUNT, NUMBER, TEXT, frame
-from data_parsing.plan import ARTIFACT_MODES, SIZES
-from data_parsing.profile_lines import ProfileLog, read_profile_log
+from data_parsing.original.artifact_texts import read_text_log
+from data_parsing.original.profile_lines import ProfileLog, read_profile_log
+from data_parsing.plans.plan import ARTIFACT_MODES, SIZES
+from data_parsing.tables.artifact_tables import COLUMNS, SCHEMAS
+from data_parsing.tables.experiments import artifact_per_token_latency_ms
+from data_parsing.tables.frames import COUNT, NUMBER, TEXT, frame
 
 _MODES = {name: mode for mode, name in ARTIFACT_MODES.items()}
 _SIZE = "|".join(SIZES)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from data_parsing.frames import COUNT, NUMBER
-from data_parsing.records import Measurement
+from data_parsing.records.reading import Measurement
+from data_parsing.tables.frames import COUNT, NUMBER
 
 OFFLOADING = {
     "resident_bytes": COUNT,

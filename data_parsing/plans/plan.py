@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_parsing.errors import ParsingError
-from data_parsing.plan_drafting import PlannedDrafting, planned_drafting
+from data_parsing.plans.plan_drafting import PlannedDrafting, planned_drafting
 
 SIZES = ("small", "medium", "large")
 ARTIFACT_MODES = {"incremental": "incr_dec", "sequence": "sequence_specinfer", "tree": "tree_specinfer"}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_parsing.frames import COUNT, NUMBER, frame
-from data_parsing.record_set import RecordSet
-from data_parsing.records import Record
-from data_parsing.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
+from data_parsing.records.reading import Record
+from data_parsing.records.record_set import RecordSet
+from data_parsing.tables.frames import COUNT, NUMBER, frame
+from data_parsing.tables.scenario_columns import IDENTITY, PROVENANCE, scenario_cells
 
 SCHEMA = (
     IDENTITY | {"num_accepted": COUNT, "num_steps": COUNT, "share": NUMBER, "cumulative_share": NUMBER} | PROVENANCE

@@ -1,0 +1,1 @@
+"""The original artifact's own outputs."""

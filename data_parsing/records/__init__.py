@@ -1,0 +1,1 @@
+"""What was measured: the engine's records, read and checked."""

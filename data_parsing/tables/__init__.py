@@ -1,0 +1,1 @@
+"""A table of CSV per module, and what several of them share."""
