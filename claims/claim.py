@@ -28,6 +28,9 @@ class Rule(StrictModel):
     tolerance: float = Field(0, ge=0, description="of equality, or by how much a published range is widened")
     band_on: str | None = Field(None, description="hardware that the published range belongs to")
     band_with: Literal["paper models"] | None = Field(None, description="models that the published range belongs to")
+    weights: Literal["trained", "any"] = Field(
+        "trained", description="whether synthetic weights, whose agreement is chosen, can show it"
+    )
     band_of: Literal["value", "sides"] = Field(
         "value", description="what must lie in the range: the statistic, or both of the values that it compares"
     )

@@ -12,7 +12,7 @@ import pandas as pd
 from claims.claim import Claim, ClaimSet, Part
 from claims.measures import Measure
 from claims.rules import Finding, finding
-from claims.setting import Platform, are_models, band_applies, cells_of, is_hardware
+from claims.setting import Platform, are_models, band_applies, cells_of, is_hardware, synthetic
 from claims.statistics import STATISTICS, Measured
 from claims.tables import FUNCTIONAL, OK, Tables, described
 
@@ -96,7 +96,7 @@ def _judged(claim: Claim, part: Part, place: Place) -> Judged:
     if found is not None and not unfit and (not absent or is_decisive):
         verdict = Verdict.REPRODUCED if found.holds else Verdict.NOT_REPRODUCED
         return Judged(part, measured, verdict, (found.why, *filter(None, [found.of_range]), *absent))
-    return Judged(part, measured, Verdict.NOT_TESTABLE, (*unfit, *absent, *_as_far(found)))
+    return Judged(part, measured, Verdict.NOT_TESTABLE, (*unfit, *absent, *_as_far(found, part, evidence, measured)))
 
 
 def _evidence(measure: Measure, tables: Tables) -> _Evidence:
@@ -129,6 +129,8 @@ def _unfit(
         devices = ", ".join(cells_of(evidence.rows, "device")) or platform.device
         here = f"{platform.num_nodes} x {platform.devices_per_node} {devices}"
         yield f"hardware: the paper's is {place.claims.paper_hardware.description}, here {here}"
+    if made_up := _made_up(part, evidence):
+        yield f"how often draft and target agree was chosen, not trained: {', '.join(made_up)}"
     if part.rule.type == "band" and not applies:
         yield "the published range is of other models or hardware"
     if evidence.planned.empty and evidence.num_functional:
@@ -154,7 +156,7 @@ def _absent(measure: Measure, place: Place, evidence: _Evidence, measured: Measu
         yield f"{len(names)} of {len(evidence.planned)} records missing{named}: {'; '.join(commands)}"
     elif measured.estimate is None:
         yield "nothing to compare with"
-    if measured.num_prompts is not None and measured.estimate and measured.num_prompts < MIN_PROMPTS:
+    if measured.estimate and _has_too_few_prompts(measured):
         yield f"{measured.num_prompts} prompts, at least {MIN_PROMPTS} needed for an interval"
     if measure.is_time:
         for column in _CONDITIONS:
@@ -172,7 +174,17 @@ def _unmatched(measure: Measure, tables: Tables) -> Iterator[str]:
             yield f"nothing in table {measure.table} with {described(side)}; there are {held}"
 
 
-def _as_far(found: Finding | None) -> list[str]:
-    if found is None:
+def _as_far(found: Finding | None, part: Part, evidence: _Evidence, measured: Measured) -> list[str]:
+    """What the rule says of what was measured all the same, unless that says nothing."""
+    if found is None or _has_too_few_prompts(measured) or _made_up(part, evidence):
         return []
     return [f"as far as measured, it {'holds' if found.holds else 'does not hold'}: {found.why}"]
+
+
+def _has_too_few_prompts(measured: Measured) -> bool:
+    return measured.num_prompts is not None and measured.num_prompts < MIN_PROMPTS
+
+
+def _made_up(part: Part, evidence: _Evidence) -> list[str]:
+    """The models whose weights are made up, where the rule needs trained ones."""
+    return synthetic(evidence.rows) if part.rule.weights == "trained" else []

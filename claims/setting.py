@@ -15,6 +15,10 @@ from claims.claim import Hardware, Models, Rule
 from claims.errors import ClaimError
 
 
+SYNTHETIC = "synthetic weights"
+"""The engine's mark in the description of a model whose weights are made up."""
+
+
 class Platform(BaseModel):
     """What claims need to know of a platform file; its other keys are others' business."""
 
@@ -57,6 +61,12 @@ def are_models(models: Sequence[Models], rows: pd.DataFrame) -> bool:
         draft in drafts.get(target, ()) and not quantisation
         for target, draft, quantisation in zip(rows["target"], rows["draft"], rows["quantisation"], strict=True)
     )
+
+
+def synthetic(rows: pd.DataFrame) -> list[str]:
+    """The descriptions of models whose weights are made up."""
+    described = {text for column in ("target_description", "draft_description") for text in cells_of(rows, column)}
+    return sorted(text for text in described if SYNTHETIC in text)
 
 
 def band_applies(rule: Rule, is_paper_hardware: bool, is_paper_models: bool) -> bool:

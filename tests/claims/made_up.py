@@ -16,7 +16,7 @@ LONG_COLUMNS = (
     *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation"),
     *("prompt_set", "decoding", "expansion", "tree_width", "branching_step", "selection", "verifier", "tree_layout"),
     *("num_requests", "num_repeats", "median_per_token_latency_ms", "tokens_per_step"),
-    *("device", "num_threads", "dtype", "experiment", "detail"),
+    *("target_description", "draft_description", "device", "num_threads", "dtype", "experiment", "detail"),
 )
 REQUEST_COLUMNS = (
     *("scenario", "experiment", "repeat", "prompt_index", "category", "num_output_tokens", "num_decoding_steps"),

@@ -259,6 +259,20 @@ def test_too_few_prompts_give_no_verdict(tmp_path: Path) -> None:
     row = judged(tmp_path, world, G5, only="C2")["C2"]
     assert row["verdict"] == NOT_TESTABLE
     assert "4 prompts, at least 5 needed" in row["why"]
+    assert "as far as measured" not in row["why"]
+
+
+@pytest.mark.parametrize("column", ["target_description", "draft_description"])
+def test_made_up_weights_show_nothing_but_equality(tmp_path: Path, column: str) -> None:
+    world = paper_setting()
+    for rows in world.scenarios.values():
+        for row in rows:
+            row[column] = "LLaMA, 7B parameters, synthetic weights"
+    rows = judged(tmp_path, world, G5)
+    assert with_verdict(rows, REPRODUCED) == {"C1", "C12"}
+    assert with_verdict(rows, NOT_TESTABLE) == ALL - {"C1", "C12"}
+    assert "was chosen, not trained: LLaMA, 7B parameters, synthetic weights" in rows["C7"]["why"]
+    assert not any("as far as measured" in row["why"] for row in rows.values())
 
 
 def test_records_of_different_machines_are_not_compared(tmp_path: Path) -> None:
