@@ -37,6 +37,8 @@ def progress_report(records: Sequence[Record], run_command: str = DEFAULT_RUN_CO
     open_experiments = dict.fromkeys(r.planned.experiment for r in records if r.status != Status.OK)
     commands = dict.fromkeys(run_command.replace("{experiment}", experiment) for experiment in open_experiments)
     lines += [f"to run the rest: {command}" for command in commands] or ["nothing left to run"]
+    if any(record.status == Status.INCOMPLETE for record in records):
+        lines.append("what is incomplete even after that: delete its .meta.json, and it is measured anew")
     return "\n".join(lines)
 
 

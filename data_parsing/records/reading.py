@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,10 +129,13 @@ def read_record(raw_dir: Path, planned: PlannedScenario) -> Record:
 
 
 def _measurement(raw_dir: Path, planned: PlannedScenario, meta: dict[str, object]) -> Measurement:
-    num_rows = meta.get("num_rows")
-    requests = read_request_rows(raw_dir / f"{planned.scenario}.jsonl")
+    num_rows, rows_path = meta.get("num_rows"), raw_dir / f"{planned.scenario}.jsonl"
+    requests = read_request_rows(rows_path)
     if type(num_rows) is not int or len(requests) != num_rows or num_rows < 1:
         raise DamagedRecordError(f".jsonl holds {len(requests)} rows of {num_rows}")
+    # Older records have no digest.
+    if "rows_sha256" in meta and meta["rows_sha256"] != hashlib.sha256(rows_path.read_bytes()).hexdigest():
+        raise DamagedRecordError(".jsonl is not as it was written: its sha256 is another")
     return Measurement(
         requests=requests,
         repeats=read_repeat_totals(meta.get("repeats")),

@@ -69,7 +69,7 @@ def test_setting_that_comes_back_is_measured_again_and_nothing_is_lost(job: JobF
     assert len(job.snapshot()) == 4 * len(SUFFIXES)
 
 
-@pytest.mark.parametrize("damage", ["last line lost", "line cut", "not text", "gone", "one line more"])
+@pytest.mark.parametrize("damage", ["last line lost", "line cut", "not text", "gone", "one line more", "a folder", "another number"])
 def test_damaged_rows_are_served_again(job: JobFolder, damage: str) -> None:
     job.run()
     before = job.snapshot()
@@ -81,10 +81,14 @@ def test_damaged_rows_are_served_again(job: JobFolder, damage: str) -> None:
         "line cut": data[:-20],
         "not text": data[:50] + b"\xff\xfe" + data[52:],
         "one line more": data + lines[0],
+        "another number": data.replace(b'"num_output_tokens": 12', b'"num_output_tokens": -5', 1),
     }
-    if damage == "gone":
+    if damage in ("gone", "a folder"):
         path.unlink()
+        if damage == "a folder":
+            path.mkdir()
     else:
+        assert damaged[damage] != data
         path.write_bytes(damaged[damage])
     assert job.complete() == [job.names[0], job.names[2]]
     assert job.run() == 0
@@ -92,7 +96,7 @@ def test_damaged_rows_are_served_again(job: JobFolder, damage: str) -> None:
     after = job.snapshot()
     untouched = [name for name in before if not name.startswith(job.names[1])]
     assert {name: after[name] for name in untouched} == {name: before[name] for name in untouched}
-    if damage != "gone":
+    if damage in damaged:
         assert damaged[damage] in [data for name, (_, data) in after.items() if name.startswith("superseded/")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -125,6 +126,20 @@ def test_fewer_rows_than_announced_are_incomplete(tmp_path: Path, num_rows: int)
 def test_more_rows_than_announced_are_incomplete(tmp_path: Path) -> None:
     TREE.write(tmp_path, num_rows=7)
     assert read(tmp_path).status == Status.INCOMPLETE
+
+
+def test_rows_that_are_not_as_they_were_written_are_incomplete(tmp_path: Path) -> None:
+    TREE.write(tmp_path)
+    digest = hashlib.sha256(TREE.jsonl(tmp_path).read_bytes()).hexdigest()
+    TREE.write(tmp_path, rows_sha256=digest)
+    assert read(tmp_path).status == Status.OK
+    slower = [row | {"latency_us": 2 * row["latency_us"]} for row in TREE.rows()]
+    TREE.write(tmp_path, rows=slower, rows_sha256=digest)
+    record = read(tmp_path)
+    assert (record.status, record.detail) == (
+        Status.INCOMPLETE,
+        ".jsonl is not as it was written: its sha256 is another",
+    )
 
 
 def test_same_request_twice_is_incomplete(tmp_path: Path) -> None:

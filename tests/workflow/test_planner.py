@@ -249,7 +249,7 @@ def test_a_marker_without_its_records_is_taken_away(project: Project) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("change", [{"status": "failed"}, {"num_rows": 2}])
+@pytest.mark.parametrize("change", [{"status": "failed"}, {"num_rows": 2}, {"rows_sha256": "0" * 64}])
 def test_a_marker_over_a_failed_or_cut_record_is_taken_away(project: Project, change: dict[str, Any]) -> None:
     write_plan(plan())
     for row in project.plan():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -50,8 +51,10 @@ class RecordFolder:
         meta = self._meta(scenario)
         if meta is None or meta.get("fingerprint") != fingerprint or meta.get("status") != "ok":
             return False
-        rows = self.folder / f"{scenario}.jsonl"
-        return rows.exists() and _num_valid_rows(rows) == meta.get("num_rows")
+        rows = _bytes_of(self.folder / f"{scenario}.jsonl")
+        # Records from before the digest was kept have only the count.
+        is_as_written = "rows_sha256" not in meta or meta["rows_sha256"] == hashlib.sha256(rows).hexdigest()
+        return is_as_written and _num_valid_rows(rows) == meta.get("num_rows")
 
     def supersede(self, scenario: str, fingerprint: str) -> None:
         """Move what stands in the way of a new record aside: one of another fingerprint, or a damaged one.
@@ -76,15 +79,16 @@ class RecordFolder:
 
     def write(self, scenario: str, served: Sequence[ServedRequest], meta: dict[str, Any]) -> None:
         """Commit a successful record."""
-        rows = [_row(index, item) for index, item in enumerate(served)]
+        rows = "".join(json.dumps(_row(index, item)) + "\n" for index, item in enumerate(served))
         base = self.folder / scenario
-        write_atomically(base.with_name(f"{scenario}.jsonl"), "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomically(base.with_name(f"{scenario}.jsonl"), rows)
         write_atomically(base.with_name(f"{scenario}.txt"), "".join(map(_txt, served)))
         write_atomically(
             base.with_name(f"{scenario}.out"),
             "".join(out_line(FIRST_GUID + i, item.profile) for i, item in enumerate(served)),
         )
-        self._write_meta(scenario, meta | {"status": "ok", "num_rows": len(rows)})
+        digest = hashlib.sha256(rows.encode()).hexdigest()
+        self._write_meta(scenario, meta | {"status": "ok", "num_rows": len(served), "rows_sha256": digest})
 
     def write_failure(self, scenario: str, error: str, meta: dict[str, Any]) -> None:
         """Leave word of a scenario that failed; rows of an earlier attempt are removed."""
@@ -155,10 +159,15 @@ def _txt(item: ServedRequest) -> str:
     return txt_block(item.profile, token_ids, item.full_text)
 
 
-def _num_valid_rows(path: Path) -> int:
+def _bytes_of(path: Path) -> bytes:
+    """A file's content; nothing where there is none, or something else than a file in its place."""
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _num_valid_rows(rows: bytes) -> int:
     """Lines that are JSON objects; -1 as soon as one is not."""
     count = 0
-    for line in path.read_bytes().splitlines():
+    for line in rows.splitlines():
         try:
             json.loads(line)
         except ValueError:
