@@ -1,10 +1,7 @@
 """Raw records to CSV tables."""
 
-# Beside the tables of the experiments, those that hold scenarios of all of them (data_parsing/tables/registry.py).
-SHARED_TABLES = [
-    *("time_split", "token_equality", "requests", "acceptance", "success_rates"),
-    *("accepted_lengths", "verify_costs", "predictions", "losslessness"),
-]
+from rules.table_names import SHARED_TABLES
+
 TABLES = [*(table for tables in PLANNED.tables.values() for table in tables), *SHARED_TABLES]
 
 

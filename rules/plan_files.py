@@ -17,6 +17,7 @@ from rules.roles import prompts_of, roles_of
 from rules.scenarios import PlannedPeer, PlannedPlacement, plan_sweep
 from rules.settings import BasicTest, Platform, SizeRoles, WorkflowConfig, validated
 from rules.sweeps import Sweep
+from rules.table_names import refuse_doubled_tables, tables_of
 from treespec.errors import ConfigError
 
 CHECKSUMS = "SHA256SUMS"
@@ -175,12 +176,13 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
     platform = load_platform(settings.platform, {key: config[key] for key in config.keys() - own.keys()})
     where, results = str(path), settings.results_dir / path.stem
     basic_test, published = _read_experiments()
-    _refuse_doubled_prefixes(published)
     _refuse_unknown(platform, basic_test, published, where)
     sweeps = {
         name: plan_sweep(name, published[name], platform, where, results / "converted")
         for name in (published if experiments is None else experiments)
     }
+    tables = {name: tables_of(published[name], placements) for name, placements in sweeps.items()}
+    refuse_doubled_tables(tables, str(CONFIG_DIR / "experiments"))
     _refuse_doubled_names(sweeps, where)
     sizes = (basic_test.size, basic_test.streamed_size)
     basic_test_sizes = tuple(size if size in platform.sizes else basic_test.size for size in sizes)
@@ -190,7 +192,7 @@ def plan_workflow(config: Mapping[str, Any], experiments: Iterable[str] | None =
         platform=platform,
         results=results,
         sweeps=sweeps,
-        tables={name: _tables(published[name], placements) for name, placements in sweeps.items()},
+        tables=tables,
         budgets_minutes={"basic_test": basic_test.budget_minutes}
         | {name: sweep.budget_minutes for name, sweep in published.items()},
         basic_test_sizes=basic_test_sizes,
@@ -224,19 +226,6 @@ def _refuse_unknown(platform: Platform, basic_test: BasicTest, sweeps: Mapping[s
             raise ConfigError(what, where=where, received=unknown, allowed=sorted(known))
 
 
-def _refuse_doubled_prefixes(sweeps: Mapping[str, Sweep]) -> None:
-    """A prefix names an experiment's table."""
-    owners: dict[str, str] = {}
-    for name, sweep in sweeps.items():
-        if (owner := owners.setdefault(sweep.prefix, name)) != name:
-            raise ConfigError(
-                "two experiments with one prefix",
-                where=f"{CONFIG_DIR / 'experiments'}/{owner}.yaml and {name}.yaml",
-                received=sweep.prefix,
-                fix="give one of them another: it names the experiment's table",
-            )
-
-
 def _refuse_doubled_names(sweeps: Mapping[str, tuple[PlannedPlacement, ...]], where: str) -> None:
     """All records of a platform lie in one folder, under the names of their scenarios."""
     experiments: dict[str, str] = {}
@@ -250,8 +239,3 @@ def _refuse_doubled_names(sweeps: Mapping[str, tuple[PlannedPlacement, ...]], wh
                     fix="give them other prefixes, or name forms that tell more",
                 )
             experiments[name] = experiment
-
-
-def _tables(sweep: Sweep, placements: Iterable[PlannedPlacement]) -> tuple[str, ...]:
-    sizes = dict.fromkeys(item.point.size for placement in placements for item in placement.scenarios)
-    return (sweep.prefix, *(f"{sweep.prefix}_{size}" for size in sizes if sweep.has_size_tables))

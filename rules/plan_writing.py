@@ -13,6 +13,7 @@ import yaml
 
 from rules.plan_files import Workflow
 from rules.scenarios import PlannedPeer, PlannedPlacement, PlannedScenario
+from rules.table_names import SHARED_TABLES
 from treespec.errors import OutputError
 
 
@@ -36,6 +37,7 @@ def write_plan(workflow: Workflow) -> None:
             ]
             plan = {"table": workflow.tables[experiment][0], "scenarios": rows}
             _write_if_changed(Path(workflow.plan_file(experiment)), json.dumps(plan, indent=1) + "\n")
+        _remove_what_others_planned(workflow)
         _write_if_changed(Path(workflow.records_state), _state_of(workflow.results / "raw"))
     except OSError as error:
         raise OutputError(
@@ -44,6 +46,19 @@ def write_plan(workflow: Workflow) -> None:
             received=error.strerror,
             fix="set results_dir in config/config.yaml to a folder you may write to",
         ) from error
+
+
+def _remove_what_others_planned(workflow: Workflow) -> None:
+    """Plans and tables of experiments that are no longer there: claims and report would take them for this plan's.
+
+    Their records stay.
+    """
+    tables = {*SHARED_TABLES, *(name for names in workflow.tables.values() for name in names)}
+    own = {Path(workflow.plan_file(experiment)) for experiment in workflow.sweeps}
+    own |= {workflow.results / "csv" / f"{name}.csv" for name in tables}
+    made = {*(workflow.results / "plan").glob("*.json"), *(workflow.results / "csv").glob("*.csv")}
+    for path in made - own:
+        path.unlink(missing_ok=True)
 
 
 def _state_of(raw_dir: Path) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from rules.launching import LAUNCHERS, Launcher, LauncherName
 from rules.sweeps import BudgetMinutes, Overrides, PositiveInt, RoleName, SizeOverrides
 from treespec.config import ModelRef, StrictModel
-from treespec.config.run import describe_validation_error
+from treespec.config.strict import describe_validation_error
 from treespec.errors import ConfigError
 
 Purpose = Literal["measure", "functional"]

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from rules.table_names import SHARED_TABLES
 from tests.workflow.project import LEFT_OUT, REPOSITORY, Project
 
 TREESPEC = """
@@ -106,7 +107,7 @@ def put_stand_ins(project: Project) -> None:
     treespec = venv / "bin/treespec"
     treespec.write_text(f"#!{python}{TREESPEC}")
     treespec.chmod(0o755)
-    tables = f"EXPERIMENTS, SHARED_TABLES = {['server', *LEFT_OUT]}, {_listed('parsing.smk', 'SHARED_TABLES')}"
+    tables = f"EXPERIMENTS, SHARED_TABLES = {['server', *LEFT_OUT]}, {SHARED_TABLES}"
     programs = (
         ("data_parsing/__main__", tables + PARSING),
         ("figures/__main__", f"FIGURE_NAMES = {_listed('figures.smk', 'FIGURE_NAMES')}" + FIGURES),

@@ -125,14 +125,14 @@ def test_nodes_are_filled_whole() -> None:
 
 
 def test_a_size_changes_what_its_platform_changes(project: Project) -> None:
-    own = {"batch_sizes": [4], "max_new_tokens": 16, "num_repeats": 3}
+    own = {"batch_sizes": [4], "num_prompts": 4, "max_new_tokens": 16, "num_repeats": 3}
     change(project, {"purpose": "functional", "overrides": own})
     (placement,) = plan().sweeps["server_gpu"]
     assert [item.config.name for item in placement.scenarios] == [
         f"server_small-4_batchsize-{mode}-max_new_tokens_16"
         for mode in ("incr_dec", "sequence_specinfer", "tree_specinfer")
     ]
-    assert {(item.config.num_repeats, item.config.num_prompts) for item in placement.scenarios} == {(3, 2)}
+    assert {(item.config.num_repeats, item.config.num_prompts) for item in placement.scenarios} == {(3, 4)}
     write_plan(plan())
     assert {row["purpose"] for row in project.plan()} == {"functional"}
 

@@ -90,8 +90,14 @@ def test_every_prompt_set_is_a_part_of_the_grid(project: Project) -> None:
 def test_two_experiments_with_one_name_are_refused(project: Project) -> None:
     copy = project.folder / "config/experiments/again.yaml"
     copy.write_text((project.folder / "config/experiments/server_gpu.yaml").read_text())
-    with pytest.raises(TreespecError, match=r"with one prefix; .*/again.yaml and server_gpu.yaml; received: server;"):
+    project.edit("experiments/again.yaml", lambda sweep: sweep.update(sizes=["small"]))
+    taken = r"name that is taken; where: .*/server_gpu.yaml; received: server, as that of again.yaml; fix: choose"
+    with pytest.raises(TreespecError, match=taken):
         plan_workflow({"platform": "tiny"})
+    for prefix, told in {"requests": "as the one of all experiments", "server_small": "as that of again.yaml"}.items():
+        project.edit("experiments/again.yaml", lambda sweep, prefix=prefix: sweep.update(prefix=prefix))
+        with pytest.raises(TreespecError, match=f"received: {prefix}, {told}; fix: choose another prefix"):
+            plan_workflow({"platform": "tiny"})
     project.edit("experiments/again.yaml", lambda sweep: sweep.update(prefix="server_small-1", name_form="{mode}"))
     project.edit("experiments/again.yaml", lambda sweep: sweep.update(sizes=["small"], batch_sizes=[1]))
     project.edit("experiments/server_gpu.yaml", lambda sweep: sweep.update(name_form="{size}-{batch_size}_{mode}"))
@@ -162,6 +168,20 @@ def test_planning_twice_gives_the_same_and_rewrites_nothing(project: Project) ->
         "server_gpu.json",
         "platform.yaml",
     ]
+
+
+def test_plans_and_tables_of_an_experiment_that_is_gone_go(project: Project) -> None:
+    results = project.folder / "results/tiny"
+    write_plan(plan())
+    (results / "csv").mkdir()
+    for name in ("plan/gone.json", "csv/gone.csv", "csv/server.csv", "csv/requests.csv"):
+        (results / name).write_text("")
+    project.write_record(project.plan()[0] | {"scenario": "gone_small"})
+    write_plan(plan())
+    left = {f"{path.parent.name}/{path.name}" for path in results.rglob("*") if path.parent.name in ("plan", "csv")}
+    assert {name for name in left if name.endswith(".csv")} == {"csv/server.csv", "csv/requests.csv"}
+    assert "plan/gone.json" not in left and "plan/server_gpu.json" in left
+    assert (project.raw / "gone_small.meta.json").exists()
 
 
 def test_planning_alone_writes_nothing(project: Project) -> None:
