@@ -68,6 +68,8 @@ class Part(StrictModel):
     def _what_is_compared_is_published(self) -> Self:
         if (self.rule.type == "equal" or self.rule.has_band) and not self.published_values:
             raise ValueError(f"published {self.published!r} is no number to compare with")
+        if list(self.published_values) != sorted(self.published_values):
+            raise ValueError(f"published {self.published!r}: a range goes from its lower to its upper end")
         if isinstance(self.measure, Best) and self.measure.places != self.published_values:
             raise ValueError(f"places {self.measure.places} are not the published {self.published!r}")
         return self
@@ -158,7 +160,8 @@ def load_claims(path: Path) -> ClaimSet:
 
 
 def _described(error: ValidationError, data: Any) -> str:
-    return "; ".join(f"{_place(item['loc'], data)}: {item['msg']}" for item in error.errors())
+    told = {"union_tag_not_found": "statistic is missing"}
+    return "; ".join(f"{_place(i['loc'], data)}: {told.get(i['type'], i['msg'])}" for i in error.errors())
 
 
 def _place(location: tuple[int | str, ...], data: Any) -> str:

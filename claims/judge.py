@@ -10,6 +10,7 @@ from enum import StrEnum
 import pandas as pd
 
 from claims.claim import Claim, ClaimSet, Part
+from claims.errors import ClaimError
 from claims.measures import Measure
 from claims.rules import Finding, finding
 from claims.setting import Platform, are_models, band_applies, cells_of, is_hardware, synthetic
@@ -66,8 +67,11 @@ class _Evidence:
 
 
 def judged_parts(claim: Claim, place: Place) -> list[Judged]:
-    """Every part of a claim with its verdict."""
-    return [_judged(claim, part, place) for part in claim.parts]
+    """Every part of a claim with its verdict. Raises ClaimError naming the claim."""
+    try:
+        return [_judged(claim, part, place) for part in claim.parts]
+    except ClaimError as error:
+        raise ClaimError(f"{claim.id}: {error}") from error
 
 
 def together(parts: Sequence[Judged]) -> Verdict:

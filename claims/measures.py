@@ -68,31 +68,35 @@ class OfRequests(Rows):
         return self.value.column.endswith(TIME_SUFFIX)
 
 
-class Ratio(OfRequests):
+class OfPairs(Rows):
+    """Scenarios of one kind over those of another."""
+
+    numerator: Where
+    denominator: Where
+
+    @property
+    def alternatives(self) -> tuple[Where, ...]:
+        """Both sides of the pairs."""
+        return (self.numerator, self.denominator)
+
+    @model_validator(mode="after")
+    def _sides_differ(self) -> Self:
+        if self.numerator == self.denominator:
+            raise ValueError(f"numerator and denominator are both {self.numerator}")
+        return self
+
+
+class Ratio(OfPairs, OfRequests):
     """Geometric mean, over the pairs, of one scenario's value over the other's."""
 
     statistic: Literal["ratio"]
-    numerator: Where
-    denominator: Where
-
-    @property
-    def alternatives(self) -> tuple[Where, ...]:
-        """Both sides of the pairs."""
-        return (self.numerator, self.denominator)
 
 
-class Trend(OfRequests):
+class Trend(OfPairs, OfRequests):
     """Factor by which that ratio changes per doubling of an axis."""
 
     statistic: Literal["trend"]
-    numerator: Where
-    denominator: Where
     axis: str = Field(description="one of pair_by")
-
-    @property
-    def alternatives(self) -> tuple[Where, ...]:
-        """Both sides of the pairs."""
-        return (self.numerator, self.denominator)
 
     @model_validator(mode="after")
     def _pairs_lie_on_the_axis(self) -> Self:
@@ -109,15 +113,13 @@ class Best(OfRequests):
     places: tuple[float, ...] = Field(min_length=1, description="where the paper has the lowest")
 
 
-class RatioOfColumn(Rows):
+class RatioOfColumn(OfPairs):
     """Geometric mean of ratios of a column that has its intervals in the table."""
 
     statistic: Literal["ratio_of_column"]
     column: str
     low: str
     high: str
-    numerator: Where
-    denominator: Where
     pair_by: tuple[str, ...] = Field(min_length=1)
     count: str = Field(description="column whose sum is n")
 

@@ -69,6 +69,8 @@ def averaged(tables: Tables, measure: OfRequests, rows: pd.DataFrame) -> Average
 
 def keys(rows: pd.DataFrame, pair_by: Sequence[str]) -> list[Key]:
     """A row's cells in the columns of ``pair_by``, row by row."""
+    if unknown := [column for column in pair_by if column not in rows]:
+        raise ClaimError(f"pair_by: no columns {', '.join(unknown)}; there are {', '.join(rows)}")
     return list(zip(*(rows[column] for column in pair_by), strict=True))
 
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from claims.claim import Hardware, Models, Rule
 from claims.errors import ClaimError
 
-
 SYNTHETIC = "synthetic weights"
 """The engine's mark in the description of a model whose weights are made up."""
 

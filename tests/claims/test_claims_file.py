@@ -69,9 +69,18 @@ def part(folder: Path, **rule: Any) -> Any:
     return claim.parts[0]
 
 
+def without_statistic(folder: Path) -> Path:
+    path = claim_file(folder)
+    path.write_text(path.read_text().replace("statistic: ratio", "target: x"))
+    return path
+
+
 REFUSED: list[tuple[Callable[[Path], Path], str]] = [
     (lambda folder: claim_file(folder, verdict="yes"), "X1.verdict: Extra inputs are not permitted"),
     (changed("measure", wehre={}), "X1.parts.0.measure.ratio.wehre: Extra inputs are not permitted"),
+    (changed("measure", denominator={"mode": "incremental"}), "numerator and denominator are both {'mode': 'incr"),
+    (without_statistic, "X1.parts.0.measure: statistic is missing"),
+    (lambda folder: claim_file(folder, published=[2.5, 1.5]), "a range goes from its lower to its upper end"),
     (changed("measure", statistic="mode"), "does not match any of the expected tags"),
     (changed("measure", statistic="trend", axis="mode"), "axis 'mode' is none of pair_by"),
     (changed("measure", statistic="trend"), "X1.parts.0.measure.trend.axis: Field required"),

@@ -31,6 +31,7 @@ def judged(
     *words: str,
     only: str = "",
     slip: tuple[str, str] = ("", ""),
+    status: int = 0,
 ) -> Verdicts:
     """The verdicts that the command writes, of one claim or of all; ``slip``: what is written wrongly in the file."""
     platform_file = write_platform(folder, platform)
@@ -41,8 +42,8 @@ def judged(
     data["claims"] = [claim for claim in data["claims"] if only in ("", claim["id"])]
     (folder / "claims.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     arguments = ["--csv-dir", str(tables), "--paper-dir", str(folder), "--platform-file", str(platform_file)]
-    assert main([*arguments, "--output-dir", str(folder), *words]) == 0
-    return read(folder / "claims.csv")
+    assert main([*arguments, "--output-dir", str(folder), *words]) == status
+    return {} if status else read(folder / "claims.csv")
 
 
 def with_verdict(rows: Verdicts, verdict: str) -> set[str]:
@@ -316,6 +317,13 @@ def test_a_slip_of_the_pen_is_told_from_what_was_not_measured(tmp_path: Path) ->
     for right, (wrong, why) in slips.items():
         row = judged(tmp_path, paper_setting(), G5, only="C11", slip=(right, wrong))["C11"]
         assert (row["verdict"], row["why"]) == (NOT_TESTABLE, why)
+
+
+def test_a_column_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    slip = ("pair_by: [size, batch_size, prompt_set]", "pair_by: [size, batchsize]")
+    judged(tmp_path, paper_setting(), G5, only="C2", slip=slip, status=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("claims: C2: pair_by: no columns batchsize; there are scenario, ")
 
 
 def test_every_rule_has_a_reason_and_every_comparison_of_times_keeps_conditions_apart() -> None:
