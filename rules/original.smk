@@ -1,10 +1,14 @@
 """Figures of someone's outputs of the original artifact: `snakemake figures --config raw_dir=FOLDER`.
 
-They go to <results_dir>/original-<name of the folder>/, and nothing of ours to them.
+They go to <results_dir>/original-<name of the folder>-<digits of its path>/, and nothing of ours to them.
 """
 
+import hashlib
+
 RAW_DIR = Path(config["raw_dir"]) if config.get("raw_dir") else None
-ORIGINAL = f"{PLANNED.results.parent}/original-{RAW_DIR.resolve().name if RAW_DIR else 'none'}"
+# Two folders of one name are two sets of results.
+RAW_NAME = f"{RAW_DIR.resolve().name}-{hashlib.sha256(bytes(RAW_DIR.resolve())).hexdigest()[:6]}" if RAW_DIR else "none"
+ORIGINAL = f"{PLANNED.results.parent}/original-{RAW_NAME}"
 ORIGINAL_FIGURES = expand(
     "{original}/figures/{family}_latency.{suffix}",
     original=ORIGINAL,

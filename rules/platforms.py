@@ -19,14 +19,23 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 def platform_file(platform: str) -> Path:
     """The file of a platform given by its name in config/platforms/, or by a path."""
-    path = Path(platform) if platform.endswith((".yaml", ".yml")) else CONFIG_DIR / "platforms" / f"{platform}.yaml"
+    is_path = platform.endswith((".yaml", ".yml"))
+    path = Path(platform) if is_path else CONFIG_DIR / "platforms" / f"{platform}.yaml"
     if not path.is_file():
         raise ConfigError(
-            "unknown platform",
+            "platform file is not there" if is_path else "unknown platform",
             where=str(CONFIG_DIR / "config.yaml"),
             received=platform,
             allowed=sorted(file.stem for file in (CONFIG_DIR / "platforms").glob("*.yaml")),
             fix="name one of these, or give the path of a platform file",
+        )
+    shipped = CONFIG_DIR / "platforms" / f"{path.stem}.yaml"
+    if is_path and shipped.is_file() and not shipped.samefile(path):
+        raise ConfigError(
+            "another platform has this name, and its results",
+            where=str(path),
+            received=path.stem,
+            fix=f"rename the file: results lie under its name, and {shipped} has it",
         )
     return path
 

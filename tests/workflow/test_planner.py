@@ -369,6 +369,11 @@ def test_a_platform_file_of_ones_own(project: Project) -> None:
     path = project.folder / "mine.yaml"
     path.write_text((project.folder / "config/platforms/tiny.yaml").read_text())
     assert plan_workflow({"platform": str(path)}, ["server_gpu"]).results == Path("results/mine")
+    taken = path.rename(project.folder / "tiny.yaml")
+    with pytest.raises(TreespecError, match=r"another platform has this name, and its results; where: .*tiny.yaml"):
+        plan_workflow({"platform": str(taken)})
+    with pytest.raises(TreespecError, match="platform file is not there"):
+        plan_workflow({"platform": str(path)})
 
 
 def test_checksums_beside_every_model_and_the_prompts_are_checked(project: Project) -> None:

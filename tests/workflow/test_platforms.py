@@ -312,7 +312,7 @@ def test_two_folders_of_ones_own_go_the_whole_way(shipped: Project) -> None:
 
     shipped.edit("platforms/local.yaml", shrink)
     for target in ("server_gpu_experiments", "figures"):
-        done = shipped.snakemake(*settings(OWN | {"num_prompts": 2}), target, timeout=300)
+        done = shipped.snakemake(*settings(OWN), target, timeout=300)
         assert done.returncode == 0, done.stdout
     results = shipped.folder / "results/local"
     metas = [json.loads(path.read_text()) for path in (results / "raw").glob("*.meta.json")]
