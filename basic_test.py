@@ -22,14 +22,21 @@ from pathlib import Path
 # Before torch is imported: spinning OpenMP threads slow everything else on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from treespec.config import ModelRef, Placement, RunConfig, Scenario
-from treespec.errors import ConfigError, TreespecError
-from treespec.files import write_atomically
-from treespec.metrics.counts import RequestProfile
-from treespec.serving.build import load_placement
-from treespec.serving.passes import ServedPass, serve_pass
-from treespec.serving.prompts import load_prompts, read_prompt_file
-from treespec.serving.ranks import check_ranks, end_with_parent
+try:
+    from treespec.config import ModelRef, Placement, RunConfig, Scenario
+    from treespec.errors import ConfigError, TreespecError
+    from treespec.files import write_atomically
+    from treespec.metrics.counts import RequestProfile
+    from treespec.serving.build import load_placement
+    from treespec.serving.passes import ServedPass, serve_pass
+    from treespec.serving.prompts import load_prompts, read_prompt_file
+    from treespec.serving.ranks import check_ranks, end_with_parent
+except ModuleNotFoundError as missing:  # this Python has not the packages
+    print(
+        f"error: {missing}; where: {sys.executable}; fix: run make setup, then .venv/bin/python basic_test.py",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 NUM_PROMPTS, NUM_NEW_TOKENS = 6, 48
 SEQUENCE = (1,) * 8

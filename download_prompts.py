@@ -20,10 +20,17 @@ import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from treespec.errors import InputFileError, OutputError, TreespecError
-from treespec.files import write_atomically
-from treespec.log import say
-from treespec.prompts import parse_prompts
+try:
+    from treespec.errors import InputFileError, OutputError, TreespecError
+    from treespec.files import write_atomically
+    from treespec.log import say
+    from treespec.prompts import parse_prompts
+except ModuleNotFoundError as missing:  # this Python has not the packages
+    print(
+        f"error: {missing}; where: {sys.executable}; fix: run make setup, then .venv/bin/python download_prompts.py",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from None
 
 # The address is FlexFlow's (its README, "Prompt Datasets"); the artifact fetches chatgpt.json from there.
 BASE_URL = "https://specinfer.s3.us-east-2.amazonaws.com/prompts"

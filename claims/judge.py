@@ -39,6 +39,8 @@ class Judged:
     measured: Measured
     verdict: Verdict
     why: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+    """What of ``why`` says what this part lacks: another part may lack as much, and yet something else."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,14 @@ def _judged(claim: Claim, part: Part, place: Place) -> Judged:
     applies = band_applies(part.rule, on_hardware, are_models(place.claims.paper_models, evidence.rows))
     found = finding(part, measured, band_applies=applies) if measured.estimate else None
     unfit = list(_unfit(claim, part, place, evidence, on_hardware=on_hardware, applies=applies))
-    absent = list(_absent(part.measure, place, evidence, measured))
+    absent = tuple(_absent(part.measure, place, evidence, measured))
     # Of what is to be equal one counterexample is enough, whatever is still missing.
     is_decisive = found is not None and part.rule.type == "equal" and not found.holds
     if found is not None and not unfit and (not absent or is_decisive):
         verdict = Verdict.REPRODUCED if found.holds else Verdict.NOT_REPRODUCED
-        return Judged(part, measured, verdict, (found.why, *filter(None, [found.of_range]), *absent))
-    return Judged(part, measured, Verdict.NOT_TESTABLE, (*unfit, *absent, *_as_far(found, part, evidence, measured)))
+        return Judged(part, measured, verdict, (found.why, *filter(None, [found.of_range]), *absent), absent)
+    why = (*unfit, *absent, *_as_far(found, part, evidence, measured))
+    return Judged(part, measured, Verdict.NOT_TESTABLE, why, absent)
 
 
 def _evidence(measure: Measure, tables: Tables) -> _Evidence:

@@ -132,10 +132,12 @@ def _interval(judged: Judged) -> str:
 
 
 def _why(parts: Sequence[Judged]) -> str:
-    """What is so for every part, then what is so for each."""
+    """What is so for every part, with the parts' names where each lacks something of its own; then what differs."""
     common = [said for said in parts[0].why if all(said in part.why for part in parts)]
+    names = " and of ".join(part.part.name for part in parts)
+    of_all = [f"of {names} each: {said}" if len(parts) > 1 and said in parts[0].absent else said for said in common]
     own = _joined(parts, ["; ".join(said for said in part.why if said not in common) for part in parts])
-    return "; ".join(filter(None, [*common, own]))
+    return "; ".join(filter(None, [*of_all, own]))
 
 
 def _joined(parts: Sequence[Judged], texts: Sequence[str]) -> str:

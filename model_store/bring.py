@@ -9,7 +9,8 @@ from pathlib import Path
 from huggingface_hub import constants, logging
 
 from model_store.catalogue import Catalogue, load_catalogue
-from model_store.disk import GB, free_bytes, require_room
+from model_store.disk import free_bytes, in_units, require_room
+from model_store.own import convert_folder
 from model_store.places import CACHE
 from model_store.store import Plan, Policy, Store
 from model_store.wanted import Wanted, named_models, platform_models
@@ -20,6 +21,13 @@ def run(args: argparse.Namespace) -> int:
     """Fetch and convert, or tell what that would be. Raises TreespecError."""
     logging.set_verbosity_error()  # what matters of its talk is said by us
     return _bring_all(args, _wanted(args))
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Make a folder of safetensors of one's own folder of pickles. Raises TreespecError."""
+    folder, output = args.convert
+    print(convert_folder(folder, output, load_catalogue(args.catalogue)), flush=True)
+    return 0
 
 
 def _wanted(args: argparse.Namespace) -> list[Wanted]:
@@ -77,8 +85,8 @@ def _compare_with_disk(cache: Path, plans: Sequence[Plan]) -> None:
     """Raises OutputError where even the least that is needed finds no room."""
     fetched = sum(plan.num_bytes for plan in plans)
     least, most = sum(plan.least_bytes for plan in plans), sum(plan.most_bytes for plan in plans)
-    converted = f"{least / GB:.3f}" + (f" to {most / GB:.3f}" if most != least else "")
-    free = f"{free_bytes(cache) / GB:.3f} GB free in {cache}"
+    converted = in_units(least) + (f" to {in_units(most)}" if most != least else "")
+    free = f"{in_units(free_bytes(cache))} free in {cache}"
     if fetched or most:
-        say(f"to fetch: {fetched / GB:.3f} GB; conversion takes {converted} GB besides; {free}")
+        say(f"to fetch: {in_units(fetched)}; conversion takes {converted} besides; {free}")
     require_room(cache, fetched + least)

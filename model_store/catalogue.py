@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from model_store.errors import HubError
 from treespec.config import StrictModel
-from treespec.config.run import describe_validation_error
+from treespec.config.strict import describe_validation_error
 from treespec.errors import ConfigError
 
 TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
@@ -47,13 +47,23 @@ class Catalogue(StrictModel):
         top = sorted(name for name in names if "/" not in name)
         if "config.json" not in top:
             raise HubError("repository holds no config.json", where=repository, fix="name a repository of a model")
-        weights = next((chosen for kind in self.weights if any(map(_is_weights, chosen := _matching(kind, top)))), None)
+        weights = self.weights_of(top)
         if weights is None:
             kinds = [pattern for kind in self.weights for pattern in kind]
             fix = "name a repository of a model in one of these formats"
             allowed = ", ".join(kinds)
             raise HubError("repository holds no weights that can be read", where=repository, allowed=allowed, fix=fix)
-        return [*_matching((*self.description, *self.tokenizer), top), *weights]
+        return [*self.described(top), *weights]
+
+    def weights_of(self, names: Iterable[str]) -> list[str] | None:
+        """Weights and their index, of the first kind that there is."""
+        names = list(names)
+        kinds = (_matching(kind, names) for kind in self.weights)
+        return next((chosen for chosen in kinds if any(map(_is_weights, chosen))), None)
+
+    def described(self, names: Iterable[str]) -> list[str]:
+        """Configuration and tokenizer."""
+        return _matching((*self.description, *self.tokenizer), names)
 
     def tokenizer_donor(self, repository: str, names: Collection[str]) -> str | None:
         """The repository whose tokenizer stands in, where this one has none and another is known."""

@@ -16,6 +16,7 @@ DESCRIPTION = """Fetch models of the hub at pinned revisions, verify and convert
 python download_models.py                       # compare models/embedded with its checksums, needs no network
 python download_models.py --platform g5         # the models that a platform gets from the hub
 python download_models.py llama-7b opt-125m     # models by name, in both precisions
+python download_models.py --convert MINE NEW    # a folder of your own with pytorch_model*.bin, into safetensors
 python download_models.py --remake llama        # train the embedded pair again (about an hour on two cores)
 """
 INTERRUPTED = 130
@@ -27,27 +28,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.remake:
         return embedded.remake(args.remake, args.models_dir, args.work_dir)
-    if not args.models and args.platform is None:
-        return embedded.verify(args.models_dir, args.prompts_dir, args.output)
-    if args.models and args.platform is not None:
-        parser.error("either names of models or --platform")
-    if args.platform is not None and (args.precisions or args.cache_folder):
-        parser.error("a platform's paths say precision and cache folder")
+    _require_one_thing(parser, args)
     try:
-        from model_store.bring import run  # torch and the hub's client: the embedded models need neither
+        if not args.models and args.platform is None and args.convert is None:
+            return embedded.verify(args.models_dir, args.prompts_dir, args.output)
+        from model_store.bring import convert, run  # torch and the hub's client: the embedded models need neither
 
-        return run(args)
+        return convert(args) if args.convert is not None else run(args)
     except TreespecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what is fetched stays, the same command goes on", file=sys.stderr)
+        kept = "nothing was written" if args.convert is not None else "what is fetched stays, the same command goes on"
+        print(f"interrupted; {kept}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _require_one_thing(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.models and args.platform is not None:
+        parser.error("either names of models or --platform")
+    if args.convert is not None and (args.models or args.platform is not None):
+        parser.error("--convert takes a folder of your own, and neither names of models nor --platform")
+    if args.convert is not None and args.precisions:
+        parser.error("--convert keeps the precision; treespec convert --dtype gives another")
+    if args.platform is not None and (args.precisions or args.cache_folder):
+        parser.error("a platform's paths say precision and cache folder")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="organisation/name, or a name in config/models.yaml")
+    parser.add_argument(
+        "--convert", nargs=2, type=Path, metavar=("FOLDER", "OUTPUT"), help="write a *.bin folder anew in safetensors"
+    )
     parser.add_argument("--platform", help="name of a platform, or the path of a platform file")
     parser.add_argument("--sizes", nargs="+", help="model sizes of the platform to fetch; default: all")
     precision = parser.add_mutually_exclusive_group()

@@ -20,18 +20,17 @@ from model_store.layout import is_weights, partial_of, whole_files, written_name
 from model_store.lock import LockedModel
 from model_store.manifest import Manifest, Precision, recorded, write_manifest
 from model_store.progress import Progress
-from model_store.weight_files import TensorLayout, WeightFile, opened, write_safetensors
+from model_store.weight_files import TensorLayout, WeightFile, opened, pieces_of, write_safetensors
+from model_store.weight_index import INDEX, index_text, require_promised
 from treespec.config.manifest import FileRecord
 from treespec.errors import CheckpointError
 from treespec.files import write_atomically
 
-INDEX = "model.safetensors.index.json"
 # bfloat16 is of half the width as well, and holds values that float16 does not.
 CAST = {
     "half": {torch.float32: torch.float16, torch.float64: torch.float16},
     "full": {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float32},
 }
-PIECE_NUMEL = 1 << 20
 TABLES = (".inv_freq",)  # every reader computes them for itself: kept as they are
 
 
@@ -105,7 +104,11 @@ class Conversion:
                     progress.advance(piece.nbytes)
                     yield piece
 
-            self._files[written] = recorded(path, write_safetensors(path, planned, pieces))
+            try:
+                sha256 = write_safetensors(path, planned, pieces)
+            except OSError as error:
+                raise unwritable(error, path) from error
+            self._files[written] = recorded(path, sha256)
         progress.finish()
         self._note()
 
@@ -132,25 +135,13 @@ class Conversion:
                 places |= dict.fromkeys(file.layouts, written_name(name))
                 for layout in file.layouts.values():
                     num_bytes[layout.dtype] += layout.num_bytes
-        self._compare_with_index(places)
+        for name in self.source.files:
+            if name.endswith(".index.json"):
+                require_promised(self.originals / name, places)
         if list(map(written_name, weights)) != ["model.safetensors"]:
-            index = {"metadata": {"total_size": num_bytes.total()}, "weight_map": dict(sorted(places.items()))}
-            self._write(INDEX, json.dumps(index, indent=1) + "\n")
+            self._write(INDEX, index_text(places, num_bytes.total()))
         if any(self._files[written_name(name)].sha256 != self.source.files[name].sha256 for name in weights):
             self._write_config(str(max(num_bytes, key=num_bytes.__getitem__)).removeprefix("torch."))
-
-    def _compare_with_index(self, places: dict[str, str]) -> None:
-        for name in self.source.files:
-            if not name.endswith(".index.json"):
-                continue
-            path = self.originals / name
-            try:
-                promised = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError("weight index is damaged", where=str(path), received=str(error)) from error
-            if lacking := sorted(key for key, file in promised.items() if places.get(key) != written_name(str(file))):
-                received = f"{', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}"
-                raise CheckpointError("weight files lack what their index promises", where=str(path), received=received)
 
     def _write_config(self, dtype: str) -> None:
         """config.json, with the precision that it names set to what most of the weights have now."""
@@ -177,8 +168,7 @@ def _sha256(text: str) -> str:
 
 
 def _cast(file: WeightFile, name: str, dtype: torch.dtype, path: Path) -> Iterator[Tensor]:
-    """A tensor's values in order, in pieces: what is cast at once is bounded, however large the tensor is."""
-    for stored in file.read(name).reshape(-1).split(PIECE_NUMEL):
+    for stored in pieces_of(file, name):
         cast = stored.to(dtype)
         if cast is not stored and not bool(cast.isfinite().all()) and bool(stored.isfinite().all()):
             raise CheckpointError(

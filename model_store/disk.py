@@ -7,7 +7,16 @@ from pathlib import Path
 
 from treespec.errors import OutputError
 
-GB = 1e9
+UNITS = (("GB", 1e9, 3), ("MB", 1e6, 1), ("kB", 1e3, 1))
+"""Name, bytes, and decimals to show."""
+
+
+def in_units(num_bytes: float) -> str:
+    """A number of bytes in the largest unit that it fills."""
+    for name, size, decimals in UNITS:
+        if num_bytes >= size:
+            return f"{num_bytes / size:.{decimals}f} {name}"
+    return f"{num_bytes:.0f} B"
 
 
 def free_bytes(folder: Path) -> int:
@@ -23,7 +32,7 @@ def require_room(folder: Path, num_bytes: int) -> None:
         raise OutputError(
             "no room",
             where=str(folder),
-            received=f"{free / GB:.3f} GB free",
-            allowed=f"at least {num_bytes / GB:.3f} GB",
+            received=f"{in_units(free)} free",
+            allowed=f"at least {in_units(num_bytes)}",
             fix="make room, or choose another --cache-folder",
         )

@@ -7,15 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from treespec.errors import InputFileError
+
 CHECKSUMS = "SHA256SUMS"
 
 
 def verify(models_dir: Path, prompts_dir: Path, output: Path | None) -> int:
-    """Print a line per file; 1 if any is not as shipped."""
-    lists = sorted(path for folder in (models_dir, prompts_dir) for path in folder.rglob(CHECKSUMS))
-    if not lists:
-        print(f"error: no embedded models; where: {models_dir}; fix: restore the folder with git", file=sys.stderr)
-        return 1
+    """Print a line per file; 1 if any is not as shipped. Raises InputFileError for a folder without checksums."""
+    lists = [*_lists(models_dir), *_lists(prompts_dir)]
     report, num_bad = [], 0
     for checksums in lists:
         for line in checksums.read_text(encoding="utf-8").splitlines():
@@ -40,6 +39,18 @@ def remake(family: str, models_dir: Path, work_dir: Path) -> int:
     """Train a family and put it in the place of the shipped one."""
     command = [sys.executable, "-m", "treespec.tuning", "--family", family, "--work-dir", str(work_dir)]
     return subprocess.run([*command, "--publish", str(models_dir)], check=False).returncode
+
+
+def _lists(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob(CHECKSUMS))
+    if not found:
+        raise InputFileError(
+            "nothing to compare",
+            where=str(folder),
+            received=f"no {CHECKSUMS} in it" if folder.is_dir() else "no such folder",
+            fix="check the path, or restore the folder with git",
+        )
+    return found
 
 
 def _problem(path: Path, expected: str) -> str | None:

@@ -50,6 +50,10 @@ def refusal(error: HfHubHTTPError, where: str) -> HubError:
         return HubError("access refused", where=where, received=f"status {status}", fix=fix)
     if status == 429:
         return HubError("the hub asks for fewer requests", where=where, received="status 429", fix="try again later")
+    if status == 404:
+        fix = "check the name, and that HF_ENDPOINT is the address of a hub"
+        received = f"status 404 for {error.response.url.path}"  # without the query, which may hold a signature
+        return HubError("nothing is at the address asked for", where=where, received=received, fix=fix)
     fix = "try again later; what is fetched stays" if status >= 500 else "check HF_ENDPOINT"
     return HubError("the hub does not answer as it should", where=where, received=f"status {status}", fix=fix)
 

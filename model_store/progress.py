@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
+from model_store.disk import in_units
 from treespec.log import say
 
 BAR_WIDTH = 30
 BAR_S = 0.2
 LINE_S = 30.0
-MB = 1e6
 
 
 class Progress:
@@ -39,10 +39,10 @@ class Progress:
         """The file is there, whole."""
         if self._is_terminal:
             print("\r\x1b[K", end="", file=sys.stderr)
-        kept = f", {self._num_before / MB:.1f} MB of it were here" if self._num_before else ""
-        say(f"{self._what}: {self._num_bytes / MB:.1f} MB{kept}")
+        kept = f", {in_units(self._num_before)} of it were here" if self._num_before else ""
+        say(f"{self._what}: {in_units(self._num_bytes)}{kept}")
 
     def _state(self, now: float) -> str:
         rate = max((self._num_done - self._num_before) / max(now - self._started, 1e-3), 1.0)
         left = (self._num_bytes - self._num_done) / rate
-        return f"{self._num_done / MB:.0f} of {self._num_bytes / MB:.0f} MB, {rate / MB:.1f} MB/s, {left:.0f} s left"
+        return f"{in_units(self._num_done)} of {in_units(self._num_bytes)}, {in_units(rate)}/s, {left:.0f} s left"

@@ -7,7 +7,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from model_store.errors import unwritable
+from treespec.config.weights import refuse_pointer
 from treespec.errors import CheckpointError
 
 DTYPES = {
@@ -34,6 +34,7 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ALIGNMENT = 8  # of the data, by spaces behind the header
+PIECE_NUMEL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class WeightFile:
 @contextmanager
 def opened(path: Path) -> Iterator[WeightFile]:
     """Raises CheckpointError for a file that is not what its name says."""
+    refuse_pointer(path)
     if path.suffix == ".bin":
         yield _opened_bin(path)
         return
@@ -79,7 +81,7 @@ def _opened_bin(path: Path) -> WeightFile:
         raise CheckpointError(
             "weight file holds more than tensors and is not opened: it could run any program",
             where=str(path),
-            fix="take a repository that has safetensors",
+            fix="take the model in safetensors, from whoever made it",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError("weight file is damaged", where=str(path), received=str(error)) from error
@@ -100,8 +102,14 @@ def _stored_layout(part: object, path: Path, name: str) -> TensorLayout:
     return TensorLayout(tuple(part.get_shape()), DTYPES[dtype])  # type: ignore[attr-defined]
 
 
+def pieces_of(file: WeightFile, name: str) -> Sequence[Tensor]:
+    """A tensor's values in order, in pieces: what is worked on at once is bounded, however large the tensor is."""
+    pieces: Sequence[Tensor] = file.read(name).reshape(-1).split(PIECE_NUMEL)
+    return pieces
+
+
 def write_safetensors(path: Path, layouts: dict[str, TensorLayout], pieces: Callable[[str], Iterable[Tensor]]) -> str:
-    """Write each tensor's values, which come in order, and return the file's sha256. Raises OutputError.
+    """Write each tensor's values, which come in order, and return the file's sha256. Raises OSError.
 
     The library's own function wants all of a file's tensors in memory; this one holds a piece of one.
     """
@@ -120,9 +128,8 @@ def write_safetensors(path: Path, layouts: dict[str, TensorLayout], pieces: Call
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise unwritable(error, path) from error
     return digest.hexdigest()
 
 

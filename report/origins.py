@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from data_parsing.records.record_fields import DamagedRecordError, object_of, read_json_object, text_of
+from data_parsing.records.record_fields import DamagedRecordError, object_of, objects_of, read_json_object, text_of
 from report.progress import OK, Outcome
 
 _OF_PLACEMENT = ("dtype", "tensor_parallel_degree", "pipeline_parallel_degree", "cache_fraction", "max_sequence_length")
@@ -87,16 +87,9 @@ def _checked(path: Path) -> dict[str, Any]:
     object_of(meta, "environment")
     models = object_of(meta, "models")
     object_of(object_of(meta, "config"), "placement")
-    for model in (object_of(models, "target"), *_drafts(models)):
+    for model in (object_of(models, "target"), *objects_of(models, "drafts")):
         text_of(model, "description")
     return meta
-
-
-def _drafts(models: dict[str, Any]) -> list[dict[str, Any]]:
-    drafts = models.get("drafts", [])
-    if not isinstance(drafts, list) or not all(isinstance(draft, dict) for draft in drafts):
-        raise DamagedRecordError("drafts is not a list of objects")
-    return drafts
 
 
 def _groups(metas: Sequence[tuple[Outcome, dict[str, Any]]]) -> Iterable[Origin]:
@@ -126,7 +119,7 @@ def _models(metas: Iterable[dict[str, Any]]) -> Iterable[Model]:
     for meta in metas:
         models, placement = meta["models"], meta["config"]["placement"]
         found.setdefault(_model("target", models["target"], placement.get("target")))
-        for draft, planned in zip_longest(_drafts(models), placement.get("drafts") or ()):
+        for draft, planned in zip_longest(objects_of(models, "drafts"), placement.get("drafts") or ()):
             if draft is not None:
                 found.setdefault(_model("draft", draft, planned))
     return found

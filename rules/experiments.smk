@@ -7,10 +7,11 @@ declared: Snakemake deletes declared outputs before it runs a rule again.
 
 
 rule check_jobs:
-    """Ask the engine whether it knows every drafter and verifier that is planned, and whether they fit; before any of it."""
+    """Ask the engine, before any of it runs, whether planned drafters and verifiers fit, and whether prompts suffice."""
     input:
         jobs=PLANNED.job_files(),
         plugins=PLANNED.plugin_files(),
+        prompts=PLANNED.prompt_files(),
         machine=ancient(MACHINE),
     output:
         touch(f"{RESULTS}/jobs_checked"),

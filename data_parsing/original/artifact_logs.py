@@ -19,10 +19,11 @@ from data_parsing.tables.frames import COUNT, NUMBER, TEXT, frame
 
 _MODES = {name: mode for mode, name in ARTIFACT_MODES.items()}
 _SIZE = "|".join(SIZES)
+_BATCH_SIZE = "[1-9][0-9]*"
 _STEMS = {
-    "server": re.compile(rf"server_({_SIZE})-(\d+)_batchsize-({'|'.join(_MODES)})"),
+    "server": re.compile(rf"server_({_SIZE})-({_BATCH_SIZE})_batchsize-({'|'.join(_MODES)})"),
     # One mode only, which its names do not tell.
-    "offloading": re.compile(rf"offloading_({_SIZE})_(\d+)()"),
+    "offloading": re.compile(rf"offloading_({_SIZE})_({_BATCH_SIZE})()"),
 }
 _READERS = {".out": read_profile_log, ".txt": read_text_log}
 """By suffix, in the order in which they are preferred: a .txt tells neither ids nor when a request began."""
@@ -30,7 +31,9 @@ _READERS = {".out": read_profile_log, ".txt": read_text_log}
 LOGS = "logs"
 """The table with a row per file."""
 
-UNKNOWN_NAME = "not drawn: the name is none of server_<size>-<n>_batchsize-<mode> and offloading_<size>_<n>"
+UNKNOWN_NAME = (
+    "not drawn: the name is none of server_<size>-<n>_batchsize-<mode> and offloading_<size>_<n>, n = 1, 2, ..."
+)
 
 _LOGS_SCHEMA = {
     "file": TEXT,
@@ -134,13 +137,14 @@ def _log_row(log: ArtifactLog) -> dict[str, Any]:
 def remarks(log: ArtifactLog) -> str:
     """What a reader of the tables must know about a log, empty where there is nothing to say."""
     profile = log.profile
-    counts = {
-        "entries": None if profile.entries else 0,
-        "damaged entries left out": profile.num_damaged or None,
-        "repeated guids left out": profile.num_duplicates or None,
-        "warm-up or fine-tuning entries left out": profile.num_unmeasured or None,
-    }
-    told = [f"{count} {what}" for what, count in counts.items() if count is not None]
+    told = [] if profile.entries else ["0 entries"]
+    left_out = (
+        (profile.num_damaged, "damaged entry", "damaged entries"),
+        (profile.num_duplicates, "repeated guid", "repeated guids"),
+        (profile.num_unmeasured, "warm-up or fine-tuning entry", "warm-up or fine-tuning entries"),
+        (profile.num_in_text, "entry-like line of a prompt or answer", "entry-like lines of prompts or answers"),
+    )
+    told += [f"{count} {one if count == 1 else several} left out" for count, one, several in left_out if count]
     if log.file_name.endswith(".txt") and profile.num_damaged and not profile.entries:
         told.append("the running sum falls, or the file is cut inside: a second run was appended")
     return ", ".join(told)

@@ -11,8 +11,8 @@ Forms, all in microseconds unless said otherwise (``G`` request id, ``N`` counts
     Request G profiling: / Decoding time: T ms / Total time: T ms / LLM decoding steps: N / SSM decoding steps: N
 
 The files are what several threads print into: a line may carry the logger's prefix, may be cut, may have other output
-in its middle, and a prompt's or answer's text may look like a profile line. Everything that cannot be trusted is
-counted as damaged and never enters a sum.
+in its middle, and a prompt's or answer's text may look like a profile line. Nothing that cannot be trusted enters a
+sum: what is lost is counted as damaged, what only looks like an entry by itself.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 _LOGGER_PREFIX = re.compile(r"\[\d+ - [0-9a-f]+\] *\d+\.\d+ \{\d\}\{\w+\}: ")
+_PREFIX_END = "}: "  # of a prefix that another thread's output cut in two
 _TAG = re.compile(r"\[(Profile|Warmup|Finetuning)\]")
 _GUID = re.compile(r" guid\((\d+)\)")
 _FIELD = re.compile(r"\b([a-z_]+)\((-?\d+(?:\.\d+)?)\)")
@@ -60,7 +61,9 @@ class ProfileLog:
     num_duplicates: int
     """Earlier entries of a guid that came again; the last one counts."""
     num_damaged: int
-    """Entries that are cut, contradict themselves or stand outside the log's own messages."""
+    """Entries that are cut, contradict themselves or lost their message's beginning."""
+    num_in_text: int = 0
+    """What looks like an entry in the text of a prompt or an answer: no damage, and no request."""
 
 
 def read_profile_log(text: str) -> ProfileLog:
@@ -69,7 +72,9 @@ def read_profile_log(text: str) -> ProfileLog:
     num_found = num_unmeasured = num_damaged = 0
     tags = list(_TAG.finditer(text))
     trusted = _trusted(tags, text)
-    num_damaged += len(tags) - len(trusted)
+    untrusted = {*tags} - {*trusted}
+    num_beheaded = sum(text.endswith(_PREFIX_END, 0, tag.start()) for tag in untrusted)
+    num_damaged += num_beheaded
     for tag, segment in _segments(trusted, text):
         if tag != "Profile":
             num_unmeasured += 1
@@ -85,7 +90,13 @@ def read_profile_log(text: str) -> ProfileLog:
         guid = int(match["guid"])
         entries[guid] = ProfileEntry(guid, float(match["total_ms"]) * 1000, num_target_steps=int(match["steps"]))
     num_damaged += len(_BLOCK_HEAD.findall(text)) - len(_BLOCK.findall(text))
-    return ProfileLog(tuple(entries.values()), num_unmeasured, num_found - len(entries), num_damaged)
+    return ProfileLog(
+        tuple(entries.values()),
+        num_unmeasured,
+        num_duplicates=num_found - len(entries),
+        num_damaged=num_damaged,
+        num_in_text=len(untrusted) - num_beheaded,
+    )
 
 
 def _trusted(tags: list[re.Match[str]], text: str) -> list[re.Match[str]]:

@@ -49,6 +49,14 @@ def object_of(parent: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+def objects_of(parent: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The list of objects under a key, empty where the key is absent."""
+    value = parent.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DamagedRecordError(f"{key} is not a list of objects")
+    return value
+
+
 def text_of(parent: dict[str, Any], key: str) -> str:
     """The text under a key."""
     value = parent.get(key)

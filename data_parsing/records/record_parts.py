@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from data_parsing.records.record_fields import DamagedRecordError, count_of, duration_of, object_of, text_of
+from data_parsing.records.record_fields import DamagedRecordError, count_of, duration_of, object_of, objects_of, text_of
 
 STEP_PARTS = ("draft", "build", "forward", "verify", "commit", "other")
 """What a step's time is split into; the parts of a repeat sum to its wall time."""
@@ -22,6 +22,8 @@ class Provenance:
     commit: str
     target_description: str
     target_num_parameters: int
+    draft_description: str
+    """Of every draft model that was loaded; "" where none was."""
     prompts: str
     """Name of the prompt file: prompt indices of two records mean the same only if it is the same."""
 
@@ -78,6 +80,7 @@ def read_provenance(config: dict[str, Any], models: dict[str, Any], environment:
         commit=_text_or(environment, "commit", "unknown"),
         target_description=text_of(target, "description"),
         target_num_parameters=count_of(target, "num_parameters"),
+        draft_description=" and ".join(text_of(draft, "description") for draft in objects_of(models, "drafts")),
         prompts=PurePath(text_of(object_of(config, "scenario"), "prompts")).name,
     )
 

@@ -37,6 +37,7 @@ PROVENANCE = {
     "commit": TEXT,
     "target_description": TEXT,
     "target_num_parameters": COUNT,
+    "draft_description": TEXT,
     "experiment": TEXT,
     "detail": TEXT,
 }
@@ -73,6 +74,8 @@ def scenario_cells(record: Record) -> dict[str, Any]:
             "commit": provenance.commit,
             "target_description": provenance.target_description,
             "target_num_parameters": provenance.target_num_parameters,
+            # Incremental decoding shares the process of those that draft.
+            "draft_description": provenance.draft_description or None if planned.draft else None,
         }
     return cells
 

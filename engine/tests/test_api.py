@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,23 @@ def test_prompts_that_cannot_be_served_are_told_by_index(llm: LanguageModel) -> 
         llm.generate(["a", ""])
     with pytest.raises(PromptError, match=r"prompt 0.*at most 3"):
         llm.generate(["def read_lines(path): return"], SamplingParams(max_sequence_length=4))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "told"),
+    [
+        ("def f", "not a list; received: str; allowed: a list of strings"),
+        ({"a": "b"}, "not a list; received: dict"),
+        (None, "not a list; received: NoneType"),
+        (["a", 1, None], r"not strings; received: indices \[1, 2\], the first: int"),
+        (["a", "\ud800"], r"not valid Unicode; received: indices \[1\]"),
+    ],
+)
+def test_prompts_that_are_no_list_of_texts_are_one_error(llm: LanguageModel, prompts: Any, told: str) -> None:
+    with pytest.raises(PromptError, match=told):
+        llm.generate(prompts)
+    with pytest.raises(PromptError, match=told):
+        next(llm.stream(prompts))
 
 
 @pytest.mark.parametrize(("options", "told"), [({"expansion": [0]}, "positive widths"), ({"dtype": "int8"}, "dtype")])

@@ -179,7 +179,7 @@ def test_embedded_pair_is_the_default(
         (("--plugin", "gone.py"), ["plugin cannot be read", "gone.py"]),
         (("--target", "gone"), ["gone"]),
         (("--dtype", "float16"), ["float32 or bfloat16"]),
-        (("--max-new-tokens", "5000"), ["beyond the positions"]),
+        (("--max-new-tokens", "5000"), ["beyond the positions", "prompt 0: ", "lower --max-new-tokens to"]),
     ],
     ids=" ".join,
 )

@@ -98,8 +98,8 @@ def other_vocabulary(job: JobFolder) -> None:
     (job.root / "draft" / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
-def larger_vocabulary(job: JobFolder) -> None:
-    write_checkpoint(job.root / "draft", TINY.with_(vocab_size=130))
+def smaller_vocabulary(job: JobFolder) -> None:
+    write_checkpoint(job.root / "draft", TINY.with_(vocab_size=120))
 
 
 def long_prompts(job: JobFolder) -> None:
@@ -157,15 +157,19 @@ MISTAKES: dict[str, tuple[Spoil, list[str]]] = {
     "no tokenizer": (in_file("target/tokenizer.json", None), ["no tokenizer", "target/tokenizer.json"]),
     "damaged tokenizer": (in_file("target/tokenizer.json", b"{}"), ["tokenizer cannot be read"]),
     "other vocabulary": (other_vocabulary, ["different vocabularies", "2 tokens differ", "'A'"]),
-    "larger vocabulary": (larger_vocabulary, ["different vocabularies", "128 and 130 entries"]),
+    "smaller vocabulary": (smaller_vocabulary, ["different vocabularies", "128 and 120 tokens, 8 tokens differ"]),
     "no prompt file": (in_scenarios(prompts="gone.json"), ["gone.json", "No such file"]),
     "empty prompt file": (in_file("prompts.json", b"[]"), ["prompt file is empty", "at least one prompt"]),
     "prompt file of no bytes": (in_file("prompts.json", b""), ["prompt file is not valid JSON"]),
-    "prompt file that is no text": (in_file("prompts.json", b"\xff\xfe"), ["prompt file is not valid JSON"]),
+    "prompt file that is no text": (in_file("prompts.json", b"\xff\xfe"), ["prompt file is not UTF-8"]),
     "prompts that are no list": (in_file("prompts.json", b'{"a": "b"}'), ["another form", "a JSON list of strings"]),
     "prompts that are no strings": (in_file("prompts.json", b'["a", 1]'), ["another form", "a JSON list of strings"]),
     "prompt without tokens": (in_file("prompts.json", b'["a", ""]'), ["without any token", "indices [1]"]),
     "too few prompts": (in_scenarios(num_prompts=99), ["too short", "num_prompts 99", "at most 4"]),
+    "fewer prompts than a batch": (
+        in_scenarios(max_requests_per_batch=5),
+        ["fewer prompts than the batch size", "4 prompts for max_requests_per_batch 5"],
+    ),
     "prompt longer than the cache": (
         long_prompts, ["longer than the cache", "prompt 1: 64 tokens, prompt 2: 70 tokens", "at most 63"],
     ),
@@ -298,7 +302,7 @@ def test_places_that_cannot_be_written_are_told(
 def test_prompt_file_of_one_scenario_is_checked_before_another_is_served(
     own_job: JobFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own_job.root / "bad.json").write_text(json.dumps(["x" * 64]))
+    (own_job.root / "bad.json").write_text(json.dumps(["x" * 64] * 2))
     own_job.scenarios[2]["prompts"] = str(own_job.root / "bad.json")
     assert "longer than the cache" in refused(own_job, capsys)
 
@@ -324,3 +328,14 @@ def test_missing_arguments_are_the_parsers_to_tell(capsys: pytest.CaptureFixture
         cli.main(["run", "--output-dir", str(tmp_path)])
     assert ended.value.code == 2
     assert "--config" in capsys.readouterr().err
+
+
+def test_prompts_that_never_fill_a_batch_are_told_before_a_model_is_loaded(
+    own_job: JobFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwanted(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("treespec.serving.job.load_placement", unwanted)
+    own_job.change(max_requests_per_batch=5)
+    assert "4 prompts for max_requests_per_batch 5" in refused(own_job, capsys)

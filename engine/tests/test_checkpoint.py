@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.tests.checkpoints import TinyLlama, character_tokenizer, text_of, write_checkpoint
 from engine.tests.decoding import load, logits_of
-from treespec.errors import TreespecError
+from treespec.errors import CheckpointError, TreespecError
 from treespec.model.families.registry import FAMILIES
 from treespec.model.spec import ModelSpec
 from treespec.model.tokenizers.text import TextTokenizer
@@ -96,6 +96,40 @@ def test_tensor_that_the_index_promises_and_its_shard_lacks_is_told(tmp_path: Pa
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(TreespecError, match=r"model\.norm\.weight.*model\.safetensors"):
         load(folder)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 134215856\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_pointer_that_git_left_in_the_place_of_a_file_is_told(tmp_path: Path, name: str) -> None:
+    (write_checkpoint(tmp_path, TINY) / name).write_bytes(POINTER)
+    with pytest.raises(CheckpointError) as told:
+        load(tmp_path)
+    assert f"where: {tmp_path / name}; received: a Git LFS pointer of 134 bytes" in str(told.value)
+    assert "git lfs pull" in str(told.value) and "damaged" not in str(told.value)
+
+
+def test_tensor_of_another_type_in_a_sound_file_is_told_as_that(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    tensors = TINY.tensors() | {name: torch.ones(16, 16, dtype=torch.int8)}
+    with pytest.raises(CheckpointError) as told:
+        load(write_checkpoint(tmp_path, TINY, tensors))
+    assert f"tensor {name!r} is of a type that is not supported" in str(told.value)
+    assert "received: I8; allowed: F64, F32" in str(told.value) and "damaged" not in str(told.value)
+
+
+@pytest.mark.parametrize(("content", "received"), [(b"", "an empty file"), (b"abc", "a file of 3 bytes")])
+def test_file_too_short_for_a_header_is_told(tmp_path: Path, content: bytes, received: str) -> None:
+    (write_checkpoint(tmp_path, TINY) / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"truncated or damaged; where: .*; received: {received}; fix"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "received"), [("64", '"64"'), (True, "true"), (1.5, "1.5"), (0, "0")])
+def test_size_of_another_kind_is_told_as_it_is_written(tmp_path: Path, value: object, received: str) -> None:
+    with pytest.raises(CheckpointError, match=f"hidden_size; where: .*; received: {received}; allowed: a whole number"):
+        spec_of(tmp_path, hidden_size=value)
 
 
 def test_text_goes_to_tokens_and_back(tmp_path: Path) -> None:

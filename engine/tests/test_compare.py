@@ -14,6 +14,7 @@ from engine.tests.conftest import TinyModels
 from engine.tests.decoding import Pair
 from treespec import cli
 from treespec.serving import comparison
+from treespec.serving.comparison_picture import comparison_figure, require_drawable, write_comparison_picture
 
 SHORT = ("--max-new-tokens", "6", "--repeats", "2", "--threads", "1")
 
@@ -41,6 +42,31 @@ def test_table_has_a_row_per_mode_and_batch_size(gqa: Pair, prompts: Path, capsy
     assert all(row.endswith("yes") for row in rows)
     assert "<2,2,1>" in rows[2]
     assert "4 prompts" in out
+
+
+def test_batch_sizes_beyond_the_prompts_are_refused(
+    gqa: Pair, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(gqa, prompts, "--batch-size", "2,64") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{prompts}; received: 4 prompts for --batch-size 64; allowed: batch sizes up to 4" in captured.err
+
+
+@pytest.mark.parametrize("command", ["compare", "explain"])
+def test_a_prompt_beyond_the_positions_is_named_with_what_would_do(
+    gqa: Pair, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(num_tokens: int) -> str:
+        path = tmp_path / "prompts.json"
+        path.write_text(json.dumps(["ab", "cd", "x" * num_tokens, "ef"]))
+        pair = str(gqa.target_folder), str(gqa.draft_folder)
+        assert cli.main([command, *pair, "--prompts", str(path), "--max-new-tokens", "6", "--threads", "1"]) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "prompt 2: 253 tokens, and 6 new tokens; allowed: at most 256 together" in told(253)
+    assert told(253).endswith("fix: shorten the prompts, or lower --max-new-tokens to 3")
+    assert told(300).endswith("fix: shorten the prompts")
 
 
 def test_json_holds_everything_measured(gqa: Pair, prompts: Path, tmp_path: Path) -> None:
@@ -96,12 +122,20 @@ def test_default_prompts_are_served_by_any_tokenizer(tiny: TinyModels, capsys: p
         (("--dtype", "float16"), "float32 or bfloat16"),
         (("--prompts", "gone.json"), "gone.json"),
         (("--json", "gone/out.json"), "does not exist"),
+        (("--png", "speedup.foo"), "allowed: a name that ends in .png, .pdf, .svg"),
+        (("--png", "speedup"), "allowed: a name that ends in .png, .pdf, .svg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_mistake_is_one_line(
-    options: tuple[str, ...], told: str, gqa: Pair, prompts: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...],
+    told: str,
+    gqa: Pair,
+    prompts: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(comparison, "serve_pass", lambda *_: pytest.fail("measured before it was refused"))
     assert compare(gqa, prompts, *options) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -142,11 +176,64 @@ def test_speedup_is_paired_and_its_interval_is_reproducible(
     assert rows["incremental"]["ms_per_token"] == pytest.approx(4 * 2.5)
 
 
-def test_picture_is_drawn(gqa: Pair, prompts: Path, tmp_path: Path) -> None:
+def test_one_sample_has_no_interval(
+    gqa: Pair, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts.write_text(json.dumps(json.loads(prompts.read_text())[:1]))
+    path = tmp_path / "comparison.json"
+    assert compare(gqa, prompts, "--repeats", "1", "--batch-size", "1", "--json", str(path)) == 0
+    rows = capsys.readouterr().out.splitlines()[1:4]
+    assert not any("[" in row for row in rows)
+    for row in json.loads(path.read_text())["rows"]:
+        assert row["speedup"] > 0
+        assert row["speedup_low"] is row["speedup_high"] is None
+
+
+def test_footer_tells_what_a_speedup_is(gqa: Pair, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare(gqa, prompts, "--batch-size", "1") == 0
+    assert "prompt by prompt and round by round" in capsys.readouterr().out
+
+
+def made_up(description: str, low: float | None, high: float | None) -> comparison.Comparison:
+    rows = tuple(
+        comparison.ComparisonRow(batch_size, mode, (), 9.0, 1.5, low, high, 2.0, None)
+        for batch_size in (1, 4)
+        for mode in ("incremental", "sequence", "tree")
+    )
+    return comparison.Comparison(description, description, 8, {}, {}, rows)
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml")])
+def test_picture_is_drawn_in_every_allowed_format(suffix: str, start: bytes, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    path = tmp_path / "comparison.png"
-    assert compare(gqa, prompts, "--png", str(path)) == 0
-    assert path.read_bytes().startswith(b"\x89PNG")
+    paths = [tmp_path / f"{index}{suffix}" for index in range(2)]
+    for path in paths:
+        require_drawable(path)
+        write_comparison_picture(made_up("target, 1M parameters", 1.4, 1.7), path)
+        assert path.read_bytes().startswith(start)
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_picture_has_bars_of_intervals_only_where_there_are_any(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    sizes, words = [], []
+    for low, high in ((1.4, 1.7), (None, None)):
+        path = tmp_path / f"{low}.svg"
+        write_comparison_picture(made_up("target, 1M parameters", low, high), path)
+        text = path.read_text()
+        sizes.append(text.count("LineCollection"))
+        words.append("95 % interval" in text)
+    assert sizes == [6, 0]
+    assert words == [True, False]
+
+
+def test_picture_holds_its_title_and_labels() -> None:
+    """Nothing that is written reaches the figure's edge, however long the models' descriptions are."""
+    pytest.importorskip("matplotlib")
+    figure = comparison_figure(made_up("a-rather-long-name, 29.9M parameters, int8 in groups of 128, " * 3, 1.4, 1.7))
+    figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) > 0.05
 
 
 def test_description_of_this_machine_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

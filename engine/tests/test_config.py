@@ -112,6 +112,15 @@ def test_settings_that_cannot_be_run_are_refused(where: str, value: object, told
     assert told in refusal(changed(where, value))
 
 
+def test_a_batch_that_its_prompts_never_fill_is_refused() -> None:
+    config = changed("scenarios.1.num_prompts", 1)
+    message = refusal(config)
+    assert "scenario 'b': fewer prompts than the batch size" in message
+    assert "received: num_prompts 1 for max_requests_per_batch 2; fix: more prompts, a smaller batch size" in message
+    config["scenarios"][1]["batch_composition"] = "repeated"
+    assert validate_run_config(config, where="job.yaml").scenarios[1].num_prompts == 1
+
+
 def test_sequences_need_slots_for_all_their_tokens() -> None:
     config = changed("scenarios.1.tree_layout", "sequences")
     config["placement"]["max_tree_nodes"] = 6

@@ -90,7 +90,7 @@ def test_damaged_files_are_named_and_nothing_is_marked_as_verified(
     path = tmp_path / "prompts" / "code.json"
     path.unlink() if damage == "missing" else path.write_text("[]")
     output = tmp_path / "verified.txt"
-    assert verify(monkeypatch, tmp_path / "none", tmp_path / "prompts", "--output", str(output)) == 1
+    assert verify(monkeypatch, ROOT / "models/embedded", tmp_path / "prompts", "--output", str(output)) == 1
     captured = capsys.readouterr()
     (bad,) = [line for line in captured.out.splitlines() if not line.startswith("ok  ")]
     assert bad.startswith(f"{damage}  ")
@@ -99,8 +99,21 @@ def test_damaged_files_are_named_and_nothing_is_marked_as_verified(
     assert not output.exists()
 
 
-def test_no_models_at_all_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert verify(monkeypatch, tmp_path, tmp_path) == 1
+@pytest.mark.parametrize(
+    ("models", "prompts"), [("nosuch", "prompts"), ("empty", "prompts"), ("models/embedded", "nosuch")]
+)
+def test_folder_without_anything_to_compare_is_an_error(
+    models: str, prompts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the other folder holds: files that are all right would be taken for all files."""
+    (tmp_path / "empty").mkdir()
+    wrong = tmp_path / (models if prompts == "prompts" else prompts)
+    folders = [wrong if name == wrong.name else ROOT / name for name in (models, prompts)]
+    assert verify(monkeypatch, folders[0], folders[1]) == 2
+    captured = capsys.readouterr()
+    received = "no SHA256SUMS in it" if models == "empty" else "no such folder"
+    assert captured.err.startswith(f"error: nothing to compare; where: {wrong}; received: {received}; fix: ")
+    assert captured.out == ""
 
 
 def test_all_embedded_models_together_are_small_enough(embedded_dir: Path) -> None:

@@ -20,6 +20,7 @@ from treespec.explain.prediction import (
     step_ratio,
 )
 from treespec.explain.recommendation import recommendation
+from treespec.explain.report import explanation_data, explanation_text, outlook_text
 from treespec.metrics.acceptance import RankAcceptance, StepOutcome
 from treespec.metrics.cost import CostModel, TimeCurve
 from treespec.metrics.counts import RequestProfile
@@ -201,6 +202,33 @@ def test_verdict_names_the_largest_cause(ms_per_token: float, parts: dict[str, i
         (2, 20, 1.0),
         (3, 20, 0.0),
     ]
+
+
+def test_a_gain_that_does_not_count_is_told_beside_it() -> None:
+    (found,) = outlook(acceptance(), CostModel(FLAT, CHEAP), MAX_NODES, DEPTH, [1])
+    cases = [replace(found, obstacle=obstacle) for obstacle in (None, Obstacle.VERIFICATION)]
+    worth = [replace(cases[1], tokens_per_step=gain * found.step_ratio) for gain in (1.04, 0.96)]
+    paying, little, none = outlook_text([cases[0], *worth], 1.0).splitlines()[2:]
+    assert paying.endswith("#")
+    assert " 1.04 " in little
+    assert little.endswith("verification is too dear; a gain below 5 % counts as none")
+    assert none.endswith("verification is too dear")
+
+
+@pytest.mark.parametrize(
+    ("ms_per_token", "told"), [(5.0, "it pays, but of one sample"), (20.0, "it does not pay, but")]
+)
+def test_one_sample_has_no_interval(ms_per_token: float, told: str) -> None:
+    tree, plain = (
+        replace(several, requests=several.requests[:1])
+        for several in (observed("tree", [1, 1, 1], ms_per_token, forward=120_000), PLAIN)
+    )
+    explanation = explain(tree, plain)
+    assert explanation.verdict.startswith(told)
+    assert f"speed-up            {10 / ms_per_token:.2f} over plain" in explanation_text(explanation)
+    data = explanation_data(explanation)["speedup"]
+    assert data["median"] == 10 / ms_per_token
+    assert data["low"] is data["high"] is None
 
 
 def test_without_costs_only_tokens_are_predicted() -> None:

@@ -13,8 +13,10 @@ from engine.tests.scenarios import TREE, Bench
 from treespec.audit.certificate import certify, default_cases
 from treespec.errors import ConfigError
 from treespec.serving.plugins import load_methods
+from treespec.tree import Contract
 
 ADDING = Path(__file__).parents[2] / "docs" / "adding.md"
+ANY = "from treespec.tree import Contract\nANY = frozenset(Contract)\n"
 REPEAT = {"kind": "plugin", "name": "repeat", "max_nodes": 4, "options": {"num_tokens": 3}}
 
 
@@ -66,6 +68,9 @@ def test_the_documented_verifier_judges_and_is_certified(gqa: Pair, tmp_path: Pa
         ("class Mine: pass\nDRAFTERS = {'mine': Mine}", "plugin drafter 'mine' does not say what contracts it has"),
         ("class Mine: contracts = 'iid'\nDRAFTERS = {'mine': Mine}", "received: 'iid'"),
         ("raise SystemExit(0)", "plugin fails when loaded"),
+        (f"{ANY}class Mine: contracts = ANY\nDRAFTERS = {{'mine': Mine()}}", "plugin drafter 'mine' cannot be made"),
+        (f"{ANY}class Mine: contracts = ANY\nVERIFIERS = {{'mine': Mine}}", "allowed: an instance; fix: write Mine()"),
+        (f"{ANY}class Mine: contracts = ANY\nVERIFIERS = {{'mine': Mine()}}", "verifier 'mine' cannot judge"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_error(tmp_path: Path, code: str | None, told: str) -> None:
@@ -111,3 +116,49 @@ def test_proposals_that_would_change_the_output_are_refused(gqa: Pair, tmp_path:
     bench = Bench.of(gqa, [scenario("wrong", drafters, max_new_tokens=3)], plugins=[str(path)])
     with pytest.raises(ConfigError, match=f"plugin drafter 'wrong' .*{told}"):
         bench.serve("wrong", gqa.prompts)
+
+
+WRONG_VERDICTS = {
+    "a failure": ("1 / 0", "fails.*ZeroDivisionError"),
+    "no list": ("None", "does not judge every tree.*received: NoneType"),
+    "too few": ("[]", "does not judge every tree; received: a list of 0; allowed: a list of 1"),
+    "another type": ("[((), 1)] * n", "judges by something else.*received: tuple"),
+    "the root": ("[VerifyResult((0,), 1)] * n", "accepts what is no path from the root"),
+    "no such node": ("[VerifyResult((99,), 1)] * n", "accepts what is no path from the root"),
+    "siblings": ("[VerifyResult((1, 1), 1)] * n", "accepts what is no path from the root"),
+    "no path": ("[VerifyResult(1, 1)] * n", "accepts what is no path from the root"),
+    "no token": ("[VerifyResult((), 10**6)] * n", "emits what is no token.*1000000"),
+    "words": ("[VerifyResult((), 'the')] * n", "emits what is no token.*the"),
+}
+WRONG_VERIFIER = """
+from treespec.tree import Contract
+from treespec.verify import VerifyResult
+
+class Wrong:
+    contracts = frozenset(Contract)
+    def verify(self, proposals, target, draws):
+        n = len(proposals)
+        return {results}
+
+VERIFIERS = {{"wrong": Wrong()}}
+"""
+
+
+@pytest.mark.parametrize(("results", "told"), WRONG_VERDICTS.values(), ids=WRONG_VERDICTS)
+def test_verdicts_of_another_form_are_one_error(gqa: Pair, tmp_path: Path, results: str, told: str) -> None:
+    path = tmp_path / "wrong.py"
+    path.write_text(WRONG_VERIFIER.format(results=results), encoding="utf-8")
+    bench = Bench.of(gqa, [scenario("wrong", [TREE], verifier="wrong", max_new_tokens=3)], plugins=[str(path)])
+    with pytest.raises(ConfigError, match=f"plugin verifier 'wrong' {told}"):
+        bench.serve("wrong", gqa.prompts)
+
+
+def test_a_verifier_that_says_no_more_judges_trees_at_any_temperature(tmp_path: Path) -> None:
+    path = tmp_path / "frozen.py"
+    frozen = WRONG_VERIFIER.format(results="[VerifyResult((), 0)] * n").replace(
+        "class Wrong:", "class Wrong:\n    __slots__ = ()"
+    )
+    path.write_text(frozen, encoding="utf-8")
+    verifier = load_methods([path]).verifiers.get("wrong")
+    assert not verifier.chains_only and not verifier.greedy_only
+    assert verifier.contracts == frozenset(Contract)

@@ -14,7 +14,7 @@ from engine.tests.checkpoints import character_tokenizer
 from engine.tests.decoding import Pair
 from engine.tests.scenarios import Bench, scenario
 from treespec.config import Scenario
-from treespec.errors import InputFileError, PromptError
+from treespec.errors import ConfigError, InputFileError, PromptError
 from treespec.model.tokenizers.text import TextTokenizer
 from treespec.prompts import Prompt, prompt_indices, read_prompts
 from treespec.serving.passes import warm_up
@@ -87,8 +87,13 @@ def test_every_form_is_read(content: Any, expected: tuple[Prompt, ...], tmp_path
 BAD_FILES: dict[str, tuple[Any, list[str]]] = {
     "no bytes": (b"", ["not valid JSON", "line 1 column 1"]),
     "empty list": ([], ["prompt file is empty", "at least one prompt"]),
-    "another encoding": ('["é"]'.encode("latin-1"), ["not valid JSON", "utf-8", "fix: save it as UTF-8"]),
-    "another width": ('["one"]'.encode("utf-16"), ["not valid JSON", "fix: save it as UTF-8"]),
+    "another encoding": (
+        '["é"]'.encode("latin-1"),
+        ["is not UTF-8", "byte 0xe9 at position 2", "fix: save it as UTF-8"],
+    ),
+    "another width": ('["one"]'.encode("utf-16"), ["is not UTF-8; ", "received: UTF-16", "fix: save it as UTF-8"]),
+    "another width, unmarked": ('["one"]'.encode("utf-16-le"), ["is not UTF-8; ", "received: UTF-16-LE"]),
+    "depths of lists": (b"[" * 100_000, ["another form", "too deep within one another"]),
     "cut short": (b'["one",\n"tw', ["not valid JSON", "at line 2 column 1", "allowed: a JSON list of strings"]),
     "comment before the list": (b'// mine\n["one"]', ["a comment at line 1 column 1", "JSON has none"]),
     "comment in the list": (b'["one", // first\n"two"]', ["a comment at line 1 column 9", "JSON has none"]),
@@ -105,7 +110,11 @@ BAD_FILES: dict[str, tuple[Any, list[str]]] = {
         [{"prompt": "a"}, {"goal": "b", "sol1": "c"}],
         ["indices [1], the first with the keys ['goal', 'sol1']", "keys prompt, instruction, question, text, turns"],
     ),
-    "different keys": ([{"prompt": "a"}, {"text": "b"}], ["under different keys"]),
+    "different keys": ([{"prompt": "a"}, {"text": "b"}], ["different keys: index 0 under prompt, index 1 under text"]),
+    "a key of all but one": (
+        [{"prompt": "a", "text": "b"}, {"prompt": "a"}, {"text": "b"}],
+        ["different keys: index 0 under prompt, index 2 under text"],
+    ),
     "a prompt that is no string": ([{"prompt": "a"}, {"prompt": True}], ["indices [1], the first true or false"]),
     "an input that is no string": ([{"instruction": "a", "input": ["b"]}], ["input is no string: indices [0]"]),
     "a category that is no string": ([{"text": "a", "category": 4}], ["category is no string: indices [0]"]),
@@ -154,7 +163,7 @@ def tokenizer(tmp_path: Path) -> TextTokenizer:
 
 
 def over(path: Path, **settings: Any) -> Scenario:
-    return Scenario.model_validate(scenario("one", prompts=path, **settings))
+    return Scenario.model_validate(scenario("one", prompts=path, **{"max_requests_per_batch": 1} | settings))
 
 
 def test_prompts_are_loaded_in_file_order(tokenizer: TextTokenizer, tmp_path: Path) -> None:
@@ -167,6 +176,15 @@ def test_prompts_are_loaded_in_file_order(tokenizer: TextTokenizer, tmp_path: Pa
 def test_more_prompts_than_there_are_is_refused(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"too short.*received: num_prompts 2; allowed: at most 1"):
         load_prompts(over(write(tmp_path, ["a"]), num_prompts=2), tokenizer, 64)
+
+
+def test_a_batch_that_the_file_never_fills_is_refused(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    path = write(tmp_path, ["a", "b"])
+    with pytest.raises(ConfigError, match=r"scenario 'one'.*2 prompts for max_requests_per_batch 3; fix: more prompts"):
+        load_prompts(over(path, max_requests_per_batch=3), tokenizer, 64)
+    assert len(load_prompts(over(path, max_requests_per_batch=2), tokenizer, 64)) == 2
+    repeated = over(path, max_requests_per_batch=3, batch_composition="repeated")
+    assert len(load_prompts(repeated, tokenizer, 64)) == 2
 
 
 @pytest.mark.parametrize("make", [character_tokenizer, beginning])

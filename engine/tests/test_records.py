@@ -69,7 +69,9 @@ def test_setting_that_comes_back_is_measured_again_and_nothing_is_lost(job: JobF
     assert len(job.snapshot()) == 4 * len(SUFFIXES)
 
 
-@pytest.mark.parametrize("damage", ["last line lost", "line cut", "not text", "gone", "one line more", "a folder", "another number"])
+@pytest.mark.parametrize(
+    "damage", ["last line lost", "line cut", "not text", "gone", "one line more", "a folder", "another number"]
+)
 def test_damaged_rows_are_served_again(job: JobFolder, damage: str) -> None:
     job.run()
     before = job.snapshot()

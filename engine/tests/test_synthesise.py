@@ -40,7 +40,8 @@ def test_the_command_writes_a_marked_pair_and_says_what_it_found(
         assert MARK in label
         model = load(folder)
         assert model.decoder.spec.vocab_size == 515
-        assert MARK in model.description
+        shape = "llama 3x64 shape" if role == "target" else "draft of the llama 3x64 shape"
+        assert model.description.endswith(f"parameters, {shape}, {MARK}")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
@@ -72,6 +73,10 @@ def test_other_models_have_no_mark(tmp_path: Path) -> None:
         (["--agreement=0.7", "--draft-num-layers=3"], "allowed: 1 to 2"),
         (["--agreement=0.7", "--vocab-size=100"], "allowed 259 to"),
         (["--agreement=0.7", "--num-kv-heads=3"], "key/value heads"),
+        (["--agreement=0.7", "--num-layers=1"], "received: 1 layer; allowed: 2 layers or more"),
+        (["--knobs=foo"], "knobs refused: (top level): Invalid JSON"),
+        (['--knobs={"noise": "a"}'], "knobs refused: noise: Input should be a valid number"),
+        (['--knobs={"noise": 1, "nose": 1}'], "unknown key 'nose'; allowed: noise, miss_share"),
     ],
 )
 def test_what_cannot_be_made_is_one_line(
@@ -86,7 +91,9 @@ def test_what_cannot_be_made_is_one_line(
 
 def test_an_unknown_shape_is_told_which_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["synthesise", "llama-8b", str(tmp_path / "out"), "--agreement=0.7"]) == 2
-    assert "spotserve-gpt-20b" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "spotserve-gpt-20b" in told
+    assert "or a family, with sizes of your own: llama, opt" in told
     assert cli.main(["synthesise", "opt", str(tmp_path / "out"), "--agreement=0.7", "--num-heads=4"]) == 2
     assert "--hidden-size" in capsys.readouterr().err
 

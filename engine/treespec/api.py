@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from treespec.config import Sampling, Scenario, validate_run_config
 from treespec.errors import ConfigError, PromptError
 from treespec.metrics.counts import RequestProfile
+from treespec.prompts import not_unicode
 from treespec.request import FinishReason, Request, RequestStatus, SamplingParams
 from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.engine import Engine
@@ -116,6 +117,7 @@ class LanguageModel:
         return Piece(request.request_id, text[start:end], request.finish_reason)
 
     def _start(self, prompts: Sequence[str], params: Params) -> tuple[Engine, list[Request]]:
+        _require_texts(prompts)
         limit = self._loaded.placement.max_sequence_length
         each = [
             replace(item, max_sequence_length=min(item.max_sequence_length, limit))
@@ -192,6 +194,18 @@ def generate(
 ) -> list[Completion]:
     """Load and generate once."""
     return load(target, draft).generate(prompts, params)
+
+
+def _require_texts(prompts: object) -> None:
+    """A string is a sequence of strings as well, and would be served character by character."""
+    if isinstance(prompts, str | bytes) or not isinstance(prompts, Sequence):
+        received = type(prompts).__name__
+        raise PromptError("prompts are not a list", received=received, allowed="a list of strings", fix="[prompt]")
+    if wrong := [index for index, prompt in enumerate(prompts) if not isinstance(prompt, str)]:
+        kind = type(prompts[wrong[0]]).__name__
+        raise PromptError("prompts are not strings", received=f"indices {wrong}, the first: {kind}", allowed="strings")
+    if wrong := not_unicode(prompts):
+        raise PromptError("prompts are not valid Unicode", received=f"indices {wrong}")
 
 
 def _per_prompt(params: Params, num_prompts: int) -> list[SamplingParams]:

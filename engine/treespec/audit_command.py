@@ -124,7 +124,7 @@ def _sampling(args: argparse.Namespace) -> Sampling:
     from pydantic import ValidationError
 
     from treespec.config import Sampling
-    from treespec.config.run import describe_validation_error
+    from treespec.config.strict import describe_validation_error
 
     default = 4 if args.dtype == "float32" else 0
     top_k = default if args.top_k is None else args.top_k

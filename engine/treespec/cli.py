@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--output-dir", type=Path, required=True, help="folder of the records")
     run.add_argument("--dry-run", action="store_true", help="check the job, say what is missing, serve nothing")
     run.set_defaults(command=_run)
-    check = commands.add_parser("check", help="check job files, drafters and verifiers included; loads no model")
+    check = commands.add_parser("check", help="check job files, with drafters, verifiers and prompts; loads no model")
     check.add_argument("jobs", type=Path, nargs="+", metavar="JOB.yaml", help="job files")
     check.set_defaults(command=_check)
     add_compare(commands)
@@ -93,12 +93,14 @@ def _run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from treespec.config import load_run_config
     from treespec.serving.build import methods_of
+    from treespec.serving.prompts import require_prompts
 
     wrong = 0
     for path in args.jobs:
         try:
             config = load_run_config(path)
             methods_of(config.placement, config.scenarios)
+            require_prompts(config.scenarios)
         except TreespecError as error:
             say(f"error: {path}: {error}")
             wrong += 1

@@ -29,7 +29,7 @@ def add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--max-new-tokens", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
-    parser.add_argument("--png", type=Path, help="draw the speed-ups to this file")
+    parser.add_argument("--png", type=Path, help="draw the speed-ups to this file: .png, .pdf or .svg")
     parser.set_defaults(command=_compare)
 
 
@@ -45,13 +45,16 @@ def _widths(text: str) -> tuple[int, ...]:
 
 def _compare(args: argparse.Namespace) -> int:
     from treespec.serving.comparison import ComparisonSettings, run_comparison
-    from treespec.serving.comparison_report import comparison_table, write_comparison_json, write_comparison_png
+    from treespec.serving.comparison_picture import require_drawable, write_comparison_picture
+    from treespec.serving.comparison_report import comparison_table, write_comparison_json
     from treespec.serving.default_prompts import DEFAULT_PROMPTS
     from treespec.serving.prompts import read_prompt_file
 
     for path in (args.json, args.png):
         if path is not None and not path.absolute().parent.is_dir():
             raise ConfigError("the folder of an output file does not exist", where=str(path))
+    if args.png is not None:
+        require_drawable(args.png)
     settings = ComparisonSettings(
         target=args.target,
         draft=args.draft,
@@ -71,7 +74,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         write_comparison_json(comparison, args.json)
     if args.png:
-        write_comparison_png(comparison, args.png)
+        write_comparison_picture(comparison, args.png)
     if not comparison.is_equal:
         say("the modes generated different tokens; in float32 that is a bug, in 16 bits it may be a near-tie")
     return 0 if comparison.is_equal else 1

@@ -40,7 +40,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> ConversionSettings:
     from pydantic import ValidationError
 
-    from treespec.config.run import describe_validation_error
+    from treespec.config.strict import describe_validation_error
     from treespec.model.conversion.convert import ConversionSettings
 
     if args.group_size is not None and args.quantise is None:

@@ -123,6 +123,7 @@ def _folders(args: argparse.Namespace) -> tuple[RunConfig, Sequence[Sequence[int
     from treespec.model.spec import read_config
     from treespec.model.tokenizers.text import TextTokenizer
     from treespec.serving.default_prompts import DEFAULT_PROMPTS
+    from treespec.serving.limits import require_prompt_positions
     from treespec.serving.prompts import encode_prompts, read_prompt_file
 
     for folder in (args.target, args.draft):
@@ -130,6 +131,7 @@ def _folders(args: argparse.Namespace) -> tuple[RunConfig, Sequence[Sequence[int
     prompts_from = str(args.prompts or "the built-in list")
     texts = read_prompt_file(args.prompts) if args.prompts else DEFAULT_PROMPTS
     prompts = encode_prompts(texts, TextTokenizer.load(args.target), prompts_from)[:NUM_PROMPTS]
+    require_prompt_positions((args.target, args.draft), prompts, args.max_new_tokens, prompts_from)
     placement = {
         "name": "explain",
         "target": {"path": args.target},

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from treespec.errors import ConfigError
 from treespec.log import say
@@ -33,7 +33,7 @@ def add_synthesise(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     agreement = parser.add_mutually_exclusive_group(required=True)
     agreement.add_argument("--agreement", type=float, help="share of the target's greedy tokens the draft finds")
     agreement.add_argument("--like", metavar="PRESET", help="table1/greedy/alpaca, table1/stochastic/cip, ...")
-    agreement.add_argument("--knobs", type=_knobs, metavar="JSON", help="of an earlier synthetic.json: no calibration")
+    agreement.add_argument("--knobs", metavar="JSON", help="of an earlier synthetic.json: no calibration")
     for name in SIZES:
         parser.add_argument(_option(name), type=_positive, help="instead of the shape's")
     for name in DRAFT_SIZES:
@@ -63,12 +63,18 @@ def _positive(text: str) -> int:
 def _knobs(text: str) -> Knobs:
     from pydantic import ValidationError
 
+    from treespec.config.strict import describe_validation_error
     from treespec.model.synthetic.card import Knobs
 
     try:
         return Knobs.model_validate_json(text)
     except ValidationError as error:
-        raise argparse.ArgumentTypeError(f"not the knobs of a card: {error}") from error
+        raise ConfigError(
+            f"knobs refused: {describe_validation_error(error)}",
+            where="--knobs",
+            allowed="the object of that name in a synthetic.json, such as "
+            f"{Knobs(noise=0.2).model_dump_json()}, or noise alone",
+        ) from error
 
 
 def _synthesise(args: argparse.Namespace) -> int:
@@ -118,11 +124,15 @@ def _folder_bytes(folder: Path) -> int:
 
 def _sizes(args: argparse.Namespace) -> tuple[PublishedShape | None, ModelShape, Core]:
     """The shape, published or explicit, and its draft's sizes: those given, or usual, or one layer of full width."""
-    from treespec.model.synthetic.shapes import PUBLISHED, Core, ModelShape
+    from treespec.model.synthetic.shapes import PUBLISHED, Core, Family, ModelShape
 
     given = {name: value for name in SIZES if (value := getattr(args, name)) is not None}
     given_draft = {name: value for name in DRAFT_SIZES if (value := getattr(args, f"draft_{name}")) is not None}
-    if args.shape not in ("llama", "opt"):
+    families = get_args(Family)
+    if args.shape not in families:
+        if args.shape not in PUBLISHED:
+            allowed = f"{', '.join(PUBLISHED.names)}; or a family, with sizes of your own: {', '.join(families)}"
+            raise ConfigError("unknown shape", received=repr(args.shape), allowed=allowed)
         published = PUBLISHED.get(args.shape)
         return published, replace(published.shape, **given), replace(published.core, **given_draft)
     needed = [name for name in SIZES[:5] if name not in given]
@@ -147,7 +157,7 @@ def _wanted(args: argparse.Namespace) -> tuple[Wanted | None, Knobs]:
     from treespec.model.synthetic.presets import PRESETS, wanted_agreement
 
     if args.knobs is not None:
-        return None, args.knobs
+        return None, _knobs(args.knobs)
     wanted = wanted_agreement(args.agreement) if args.agreement is not None else PRESETS.get(args.like)
     return wanted, wanted.start
 

@@ -98,12 +98,16 @@ def _models(measured: Sequence[Scenario]) -> str:
         of_size = [scenario for scenario in measured if scenario.size == size]
         if of_size:
             targets = " and ".join(dict.fromkeys(_target(scenario) for scenario in of_size))
-            drafts = " and ".join(dict.fromkeys(scenario.draft for scenario in of_size if scenario.draft))
+            drafts = " and ".join(dict.fromkeys(filter(None, map(_draft, of_size))))
             models = f"{targets}; draft: {drafts}." if drafts else f"{targets}."
             sizes_by_models.setdefault(models, []).append(size)
     if len(sizes_by_models) == 1:
         return f"Target: {next(iter(sizes_by_models))}"
     return " ".join(f"Target of {' and '.join(sizes)}: {models}" for models, sizes in sizes_by_models.items())
+
+
+def _draft(scenario: Scenario) -> str | None:
+    return scenario.draft_description or scenario.draft
 
 
 def _target(scenario: Scenario) -> str:

@@ -86,6 +86,7 @@ class CostCurve:
     weights: Weights
     device: str | None
     num_threads: int | None
+    target_description: str | None
     part: str
     rows: tuple[int, ...]
     time_ms: tuple[float, ...]
@@ -142,7 +143,8 @@ def read_predictions(csv_dir: Path) -> list[PredictionRow]:
 def read_cost_curves(csv_dir: Path) -> list[CostCurve]:
     """The curves of ``verify_costs.csv``, in the table's order."""
     path = csv_dir / "verify_costs.csv"
-    identity = ["placement", "target", "size", "offload", "quantisation", "device", "num_threads", "part"]
+    identity = ["placement", "target", "size", "offload", "quantisation", "device", "num_threads"]
+    identity += ["target_description", "part"]
     lines_by_curve: dict[tuple[str, str], list[Cells]] = {}
     for line in read_cells(path, [*identity, "rows", "time_ms", "ratio"]):
         curve = line.required("placement"), line.required("part", COST_PARTS)
@@ -168,6 +170,7 @@ def _cost_curve(path: Path, placement: str, part: str, lines: list[Cells]) -> Co
         ),
         device=first.text("device"),
         num_threads=first.count("num_threads"),
+        target_description=first.text("target_description"),
         part=part,
         rows=rows,
         time_ms=time_ms,

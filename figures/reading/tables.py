@@ -56,6 +56,7 @@ class Scenario:
     commit: str | None
     target_description: str | None
     target_num_parameters: int | None
+    draft_description: str | None
 
     @property
     def is_functional(self) -> bool:
@@ -151,6 +152,7 @@ def read_scenario(line: Cells) -> Scenario:
         commit=line.text("commit"),
         target_description=line.text("target_description"),
         target_num_parameters=line.count("target_num_parameters"),
+        draft_description=line.text("draft_description"),
     )
 
 

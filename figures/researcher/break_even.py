@@ -98,7 +98,7 @@ def _caption(planned: Planned, drawn: dict[Weights, Costs], outcomes: Sequence[s
     without = [weights.label for weights in planned.weights if weights not in drawn]
     told = f"No map, for want of costs or room: {'; '.join(without)}." if without else ""
     hatched = _HATCHED if min(last_batches, default=LARGEST_BATCH) < LARGEST_BATCH else ""
-    parts = [_WHAT, alone, hatched, planned.machines, told, coverage_of(outcomes), planned.left_out]
+    parts = [_WHAT, alone, hatched, planned.targets, planned.machines, told, coverage_of(outcomes), planned.left_out]
     return " ".join(filter(None, parts))
 
 

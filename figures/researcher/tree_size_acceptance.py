@@ -50,7 +50,8 @@ def _draw_panel(panel: Axes, ways: WaysPanel[PredictionRow]) -> None:
     plot.set_xlabel("nodes of the draft tree")
     plot.set_ylabel("tokens per step")
     kinds = _by_kind(ways.ways)
-    marks = {kind: replace(mark, line=":") for kind, mark in zip(kinds, MARKS, strict=False)}
+    first_to_draw = sorted(kinds, key=lambda kind: not any(_is_measured(row) for row in kinds[kind]))
+    marks = {kind: replace(mark, line=":") for kind, mark in zip(first_to_draw, MARKS, strict=False)}
     legend_beside(legend, [_entry(kind, rows, marks[kind]) for kind, rows in kinds.items() if kind in marks])
     rows = [way.rows[0] for way in ways.ways]
     if not any(_is_measured(row) for row in rows):

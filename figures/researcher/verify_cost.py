@@ -34,7 +34,7 @@ def draw_verify_cost(curves: Sequence[CostCurve], scenarios: Sequence[Scenario])
     coverage = f"{len(drawn)} of {len(planned.weights)} planned kinds of weights are drawn"
     further = len(curves) - sum(1 + (planned.costs[weights].draft_level is not None) for weights in drawn)
     beside = f"; {further} further curves, of other placements, are in verify_costs.csv." if further else "."
-    caption = " ".join(filter(None, [_WHAT, planned.machines, coverage + beside, planned.left_out]))
+    caption = " ".join(filter(None, [_WHAT, planned.targets, planned.machines, coverage + beside, planned.left_out]))
     sheet = open_sheet([_PANEL_HEIGHT], caption)
     target, draft_level, legend = cut(sheet.panels[0], [_PLOT_WIDTH, _PLOT_WIDTH, LEGEND_WIDTH], _GAP)
     marked = [(planned.costs[weights], mark) for weights, mark in drawn.items()]

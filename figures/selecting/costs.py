@@ -48,6 +48,13 @@ class Planned:
         return left_out(self.functional)
 
     @property
+    def targets(self) -> str:
+        """The sentence of what was measured: a panel's name does not say whether a model is inflated."""
+        curves = [costs.target for costs in self.costs.values()]
+        described = dict.fromkeys(curve.target_description or curve.weights.target for curve in curves)
+        return f"Target{'s' if len(described) > 1 else ''}: {'; '.join(described)}." if described else ""
+
+    @property
     def machines(self) -> str:
         """The sentence of what was measured where."""
         curves = [costs.target for costs in self.costs.values()]

@@ -82,7 +82,7 @@ class Chosen(Generic[RowT]):
 def choose_ways(
     rows: Sequence[RowT], is_drawable: Callable[[list[RowT]], bool], max_ways: int = len(MARKS)
 ) -> Chosen[RowT]:
-    """The ways of speculating, at most so many per target and decoding.
+    """The ways of speculating, at most so many per target and decoding: those with something to draw come first.
 
     ``is_drawable`` tells of a scenario's rows whether there is anything to draw.
     """
@@ -99,7 +99,8 @@ def choose_ways(
     panels = []
     for (size, target, decoding), candidates in sorted(by_panel.items(), key=lambda item: _panel_order(item[0])):
         comparable = _of_one_amount([*candidates.values()])
-        standing = sorted((min(those, key=_standing_order) for those in comparable), key=_first_to_draw)
+        standing = [min(those, key=_standing_order) for those in comparable]
+        standing.sort(key=lambda of_scenario: (not is_drawable(of_scenario), *_first_to_draw(of_scenario)))
         outcomes |= {of_scenario[0].scenario.name: _TOO_MANY for of_scenario in standing[max_ways:]}
         for of_scenario in standing[:max_ways]:
             scenario = of_scenario[0].scenario

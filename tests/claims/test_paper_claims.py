@@ -192,6 +192,9 @@ def test_without_a_record_the_command_that_makes_them_is_told(tmp_path: Path) ->
         assert f"snakemake {experiment}_experiments --config platform=here" in rows[name]["why"]
         assert rows[name]["measured"] == rows[name]["interval"] == rows[name]["n"] == ""
     assert "10 of 10 records missing: snakemake" in rows["C2"]["why"]
+    num_planned = len(paper_setting().scenarios["rank_success"]) // 2
+    of_each = f"of greedy and of stochastic each: {num_planned} of {num_planned} records missing: snakemake"
+    assert of_each in rows["C7"]["why"], "and not as if these were all"
 
 
 def test_with_records_missing_what_there_is_is_shown_and_not_judged(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ COSTS = {
 }
 
 
+DRAFT_DESCRIPTION = "embedded LLaMA draft, 0.664M parameters"
+
+
 @dataclass(frozen=True)
 class SyntheticScenario:
     """A scenario whose request ``p`` of repeat ``r`` takes ``step_us * (1 + p / 10) * (1 + r / 100)`` per step.
@@ -209,13 +212,21 @@ class SyntheticScenario:
             "status": "ok",
             "num_rows": self.num_prompts * self.num_repeats,
             "config": {"placement": {"dtype": self.dtype}, "scenario": {"prompts": self.prompt_file}},
-            "models": {"target": {**target, "num_parameters": 105_300_000, "sha256": "0" * 64}, "drafts": []},
+            "models": {
+                "target": {**target, "num_parameters": 105_300_000, "sha256": "0" * 64},
+                "drafts": self._drafts(),
+            },
             "environment": {"commit": self.commit, "device": self.device, "cpu": self.cpu, "num_threads": 2},
             "costs": dict(self.costs),
             "repeats": [repeat] * self.num_repeats,
             "started_at": "2025-01-01T00:00:00Z",
             "finished_at": "2025-01-01T00:01:00Z",
         } | told
+
+    def _drafts(self) -> list[dict[str, Any]]:
+        """Every draft model of the process, whether or not this scenario drafts."""
+        label = self.draft or "llama-draft"
+        return [] if self.mode == "transformers" else [{"label": label, "description": DRAFT_DESCRIPTION}]
 
     def write(self, raw_dir: Path, rows: list[dict[str, Any]] | None = None, **meta_changes: Any) -> None:
         """Write its record, with other rows or other entries of the ``.meta.json`` where given."""

@@ -130,7 +130,10 @@ def test_artifact_logs_become_the_artifacts_table(tmp_path: Path, capsys: pytest
         f"batch_size,per_token_latency_ms\n1,{10968723.5 / (128 * 2 * 1000):.6g}\n"
     )
     said = capsys.readouterr().err
-    assert "server_small-16_batchsize-incr_dec.out: 5 damaged entries left out, 1 repeated guids left out" in said
+    assert (
+        "server_small-16_batchsize-incr_dec.out: 4 damaged entries left out, 1 repeated guid left out, "
+        "1 entry-like line of a prompt or answer left out\n"
+    ) in said
     assert "server_small-2_batchsize-incr_dec.out: 0 entries" in said
 
 

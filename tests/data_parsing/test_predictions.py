@@ -170,3 +170,4 @@ def test_one_curve_per_placement_that_measured_its_costs(tmp_path: Path) -> None
     assert list(own["rows"]) == [1, 4, 16, 1, 8]
     assert list(own["ratio"]) == pytest.approx([1.0, 1.1, 2.0, 1.0, 2.4])
     assert set(own["quantisation"]) == {"int8"} and set(own["device"]) == {"Example CPU @ 2.0GHz"}
+    assert own["target_description"].notna().all()

@@ -122,7 +122,7 @@ def test_profiles_stand_among_everything_else_that_the_artifact_prints() -> None
     log = read_golden("artifact_incremental.out")
     assert latencies_us(log) == {1000000: 2200000.0, 1000001: 3200000.0}
     # One in a prompt, one in an answer; the original's pattern takes both for requests.
-    assert (log.num_damaged, log.num_duplicates) == (2, 0)
+    assert (log.num_in_text, log.num_damaged, log.num_duplicates) == (2, 0, 0)
 
 
 def test_accumulated_latency_of_2023_is_not_taken_for_the_latency() -> None:
@@ -156,8 +156,16 @@ def test_damage_is_counted_and_left_out() -> None:
     # 1000001 has its latency cut, which finish - start still says; 1000005 was printed twice.
     assert latencies_us(log) == {1000000: 1000.0, 1000001: 2000.0, 1000003: 4000.0, 1000005: 6000.0}
     assert log.num_duplicates == 1
-    # Cut at 1000002, contradiction at 1000004, cut tag, a prompt's text, cut at the end of the file.
-    assert log.num_damaged == 5
+    # Cut at 1000002, contradiction at 1000004, cut tag, cut at the end of the file.
+    assert log.num_damaged == 4
+    assert log.num_in_text == 1
+
+
+def test_an_entry_whose_messages_beginning_is_cut_is_damage() -> None:
+    profile = "[Profile] guid(1) llm_decoding_steps(2) start(1.0) finish(6.0) latency(5.0)\n"
+    prefix = "[0 - 7f3940034000]    1.000001 {3}{RequestManager}: "
+    log = read_profile_log(f"{prefix}Output token is: 13\n{prefix[30:]}{profile}{prefix}{profile}")
+    assert (len(log.entries), log.num_damaged, log.num_in_text) == (1, 1, 0)
 
 
 # Not the damaged one: a line that contradicts itself no longer does once half of it is gone.
@@ -176,7 +184,7 @@ def test_every_cut_of_a_log_is_read_without_an_error(name: str) -> None:
 def test_a_log_that_stopped_before_any_profile_takes_none_from_a_prompt() -> None:
     text = (GOLDEN / "artifact_incremental.out").read_text(encoding="utf-8")
     log = read_profile_log(text[: text.index("[Done]")])
-    assert (log.entries, log.num_damaged) == ((), 1)
+    assert (log.entries, log.num_damaged, log.num_in_text) == ((), 0, 1)
 
 
 def test_a_negative_latency_is_damage() -> None:

@@ -40,6 +40,16 @@ def test_whole_record(tmp_path: Path) -> None:
     assert [repeat.num_target_steps for repeat in record.measurement.repeats] == [4, 4]
 
 
+def test_drafts_are_described(tmp_path: Path) -> None:
+    drafts = [{"description": "one, synthetic weights"}, {"description": "two"}]
+    TREE.write(tmp_path, models=TREE.meta()["models"] | {"drafts": drafts})
+    measurement = read(tmp_path).measurement
+    assert measurement is not None
+    assert measurement.provenance.draft_description == "one, synthetic weights and two"
+    TREE.write(tmp_path, models=TREE.meta()["models"] | {"drafts": "none"})
+    assert read(tmp_path).status == Status.INCOMPLETE
+
+
 def test_accelerator_is_named_by_its_device(tmp_path: Path) -> None:
     gpu = TREE.with_(device="NVIDIA A10G")
     gpu.write(tmp_path)

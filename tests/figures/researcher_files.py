@@ -13,7 +13,7 @@ IDENTITY = [
     *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation"),
     *("prompt_set", "decoding", "expansion", "tree_width", "branching_step", "selection", "verifier", "tree_layout"),
     *("num_requests", "num_repeats", "device", "num_threads", "dtype", "commit"),
-    *("target_description", "target_num_parameters", "experiment", "detail"),
+    *("target_description", "target_num_parameters", "draft_description", "experiment", "detail"),
 ]
 PROMPT_SETS = ("chatbot", "chatgpt", "webqa", "alpaca", "piqa")
 CHAIN = "1.1.1.1.1.1.1.1"
@@ -36,8 +36,8 @@ SCENARIO_MEASURES = [
     *("acceptance_rate", "draft_tokens_per_step"),
 ]
 COSTS = [
-    *("placement", "target", "size", "offload", "quantisation", "device", "num_threads", "part", "rows", "time_ms"),
-    "ratio",
+    *("placement", "target", "size", "offload", "quantisation", "device", "num_threads"),
+    *("target_description", "part", "rows", "time_ms", "ratio"),
 ]
 RECORD = {
     "num_requests": 32,
@@ -170,7 +170,8 @@ def cost_rows(row: Row, placement: str = "server_gpu-small", slope: float = 0.1,
     """Curves of the placement that a scenario runs on: t(n) = 20 (1 + slope (n - 1)) ms, and a tenth for the draft."""
     rows = []
     identity = {key: row[key] for key in ("target", "size", "offload", "quantisation") if key in row}
-    identity |= {"placement": placement, "device": RECORD["device"], "num_threads": 2}
+    identity |= {"placement": placement} | {key: RECORD[key] for key in ("device", "num_threads")}
+    identity |= {"target_description": row["target_description"]}
     for part, first_ms, part_last in (("target", 20.0, last), ("draft_level", 2.0, last)):
         num_rows = 1
         while num_rows <= part_last:

@@ -13,7 +13,7 @@ SCENARIO_COLUMNS = [
     *("scenario", "size", "purpose", "mode", "batch_size", "status", "target", "draft", "offload", "quantisation"),
     *("prompt_set", "decoding", "expansion", "tree_width", "branching_step", "selection", "verifier", "tree_layout"),
     *("num_requests", "num_repeats", "device", "num_threads", "dtype", "commit"),
-    *("target_description", "target_num_parameters", "experiment", "detail"),
+    *("target_description", "target_num_parameters", "draft_description", "experiment", "detail"),
 ]
 LONG_COLUMNS = [
     *SCENARIO_COLUMNS,

@@ -73,6 +73,13 @@ def test_caption_names_models_machine_amount_and_commit(tmp_path: Path) -> None:
         )
 
 
+def test_caption_describes_a_draft_whose_weights_are_made_up(tmp_path: Path) -> None:
+    rows = grid(draft_description="draft, 7.41M parameters, draft of the LLaMA-7B shape, synthetic weights")
+    for name in FIGURES:
+        caption = draw(name, tmp_path, rows).caption
+        assert "to 105M parameters; draft: draft, 7.41M parameters, draft of the LLaMA-7B shape, synthetic" in caption
+
+
 def test_parameters_are_added_where_the_description_lacks_them(tmp_path: Path) -> None:
     rows = grid(target_description="LLaMA-7B", target_num_parameters=6738415616)
     assert "Target: LLaMA-7B (6.74B parameters); draft" in draw("server_latency", tmp_path, rows).caption

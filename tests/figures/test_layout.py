@@ -49,6 +49,7 @@ LONG: dict[str, Any] = {
     "target_description": "embedded LLaMA target " + "of many words " * 30 + "x" * 200,
     "device": "NVIDIA A10G with a name that does not end " * 4,
     "draft": "y" * 150,
+    "draft_description": "y" * 150,
 }
 CASES = {
     "nothing planned": [],

@@ -41,7 +41,8 @@ def of_sets(*names: str) -> Tables:
 
 def with_long_names() -> Tables:
     """Models, devices and a prompt set with names that do not fit a line."""
-    long = {"target_description": "of many words " * 30 + "x" * 200, "device": "NVIDIA " * 30, "draft": "y" * 150}
+    models = {"target_description": "of many words " * 30 + "x" * 200, "draft_description": "y" * 150}
+    long = models | {"device": "NVIDIA " * 30, "draft": "y" * 150}
     tables = all_tables() | of_sets("alpaca", "piqa", "webqa", "chatgpt", "a_prompt_set_with_a_name_that_does_not_end")
     return {name: [row | long for row in rows] for name, rows in tables.items()}
 

@@ -17,6 +17,7 @@ from tests.figures.researcher_drawn import WAYS, draw, draw_from, lines, upright
 from tests.figures.researcher_files import (
     CHAIN,
     RATE,
+    RECORD,
     everything,
     length_shares,
     offloading,
@@ -164,6 +165,34 @@ def test_no_more_ways_than_a_panel_can_show_and_the_rest_is_counted(tmp_path: Pa
     assert {"chain of 8", "width 3 at step 3", "width 5 at step 3"} <= set(drawn.words())
     histograms = draw("accepted_lengths", tmp_path, rows).figure.axes
     assert len(histograms[1].lines) == 4
+
+
+@pytest.mark.parametrize(("name", "num_ways"), [("acceptance_by_depth", 6), ("accepted_lengths", 4)])
+def test_ways_with_records_come_before_those_without(tmp_path: Path, name: str, num_ways: int) -> None:
+    """The narrowest tree is the last to be drawn, unless nothing else has a record."""
+    planned = unmeasured([row for row in tree_width(("chatgpt",)) if row["decoding"] == "stochastic"])
+    rows = [
+        row | RECORD | {"status": "ok"} if row["mode"].endswith(("width_2_first", "width_2_third")) else row
+        for row in planned
+    ]
+    drawn = draw(name, tmp_path, rows)
+    assert not any("no records yet" in word for word in drawn.words())
+    assert f"2 of 9 planned scenarios are drawn; not drawn: missing ({num_ways - 2})" in drawn.caption
+    inked = [text for text in drawn.figure.axes[-1].get_legend().get_texts() if to_hex(text.get_color()) == INK]
+    assert {text.get_text() for text in inked} == {"width 2 at step 3", "width 2 at step 1"}
+
+
+def test_kinds_of_trees_with_records_come_before_those_without(tmp_path: Path) -> None:
+    """Seven kinds of trees, and the one that is measured, wide at the first step, is the last in their order."""
+    steps = [["1"] * 8 for _ in range(7)]
+    for place, widths in enumerate(steps):
+        widths[place] = "2"
+    rows = [scenario(f"wide-{place}", f"wide_{place}", ".".join(widths)) for place, widths in enumerate(steps, 1)]
+    drawn = draw("tree_size_acceptance", tmp_path, [rows[0], *unmeasured(rows[1:])])
+    plot, legend = drawn.figure.axes
+    assert len(lines(plot, "o")) == 1, "with the first mark"
+    inked = [text for text in legend.get_legend().get_texts() if to_hex(text.get_color()) == INK]
+    assert [text.get_text() for text in inked] == ["wide at step 1"]
 
 
 def test_panels_are_targets_and_decodings(tmp_path: Path) -> None:

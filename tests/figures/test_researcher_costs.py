@@ -78,6 +78,16 @@ def test_weights_without_costs_are_named_and_doubled_curves_counted(tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("name", ["verify_cost", "break_even"])
+def test_what_a_target_is_stands_in_the_caption(tmp_path: Path, name: str) -> None:
+    """A legend and a panel have its name only, which an inflated model shares with the one that it was made from."""
+    caption = draw(name, tmp_path, server((1,))).caption
+    assert "Target: embedded LLaMA target, inflated to 105M parameters." in caption
+    others = [row | {"target_description": f"another, {row['quantisation'] or 'resident'}"} for row in offloading((1,))]
+    assert "Targets: another, resident; another, int8; another, int4." in draw(name, tmp_path, others).caption
+    assert "Target" not in draw(name, tmp_path, unmeasured(server((1,)))).caption
+
+
 def test_predicted_and_measured_are_the_tables(tmp_path: Path) -> None:
     rows = server((1, 2))
     (plot,) = draw("predicted_speedup", tmp_path, rows).figure.axes
@@ -114,9 +124,9 @@ def test_records_without_speedup_are_not_no_records(tmp_path: Path) -> None:
 
 
 def test_time_between_and_beyond_measured_rows() -> None:
-    curve = CostCurve("p", None, None, None, "target", (1, 4, 8), (10.0, 40.0, 30.0), (1.0, 4.0, 3.0))  # type: ignore[arg-type]
+    curve = CostCurve("p", None, None, None, None, "target", (1, 4, 8), (10.0, 40.0, 30.0), (1.0, 4.0, 3.0))  # type: ignore[arg-type]
     assert time_at(curve, np.array([1.0, 2.0, 4.0, 8.0])).tolist() == [10.0, 20.0, 40.0, 40.0], "never falls"
-    rising = CostCurve("p", None, None, None, "target", (1, 4, 8), (10.0, 40.0, 60.0), (1.0, 4.0, 6.0))  # type: ignore[arg-type]
+    rising = CostCurve("p", None, None, None, None, "target", (1, 4, 8), (10.0, 40.0, 60.0), (1.0, 4.0, 6.0))  # type: ignore[arg-type]
     assert time_at(rising, np.array([12.0])).tolist() == [80.0]
 
 

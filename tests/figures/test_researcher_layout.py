@@ -15,6 +15,7 @@ from tests.figures.researcher_files import Row, everything, half, offloading, sa
 LONG: dict[str, Any] = {
     "target": "a target of a name that has many words",
     "target_description": "embedded LLaMA target " + "of many words " * 30 + "x" * 200,
+    "draft_description": "embedded LLaMA draft " + "of many words " * 30,
     "device": "NVIDIA A10G with a name that does not end " * 4,
     "verifier": "a_verifier_of_a_name_without_spaces",
 }

@@ -15,11 +15,20 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from model_store.convert import PIECE_NUMEL
-from model_store.weight_files import TensorLayout, opened, write_safetensors
+from model_store.weight_files import PIECE_NUMEL, TensorLayout, opened, write_safetensors
 from tests.models.conftest import REPOSITORY, Download
 from tests.models.hub_server import HubServer
-from tests.models.repositories import DRAFT, LLAMA, OPT, bin_file, config, draft_weights, llama_shards, opt_shards
+from tests.models.repositories import (
+    DRAFT,
+    LLAMA,
+    OPT,
+    Intruder,
+    bin_file,
+    config,
+    draft_weights,
+    llama_shards,
+    opt_shards,
+)
 from treespec.model.checkpoint import Checkpoint
 
 FULL = "-full-precision"
@@ -156,16 +165,6 @@ def test_bfloat16_is_half_precision_already(download: Download, hub: HubServer) 
     assert torch.equal(tensors_of(folder)["embed.weight"], state["embed.weight"])
     assert json.loads((folder / "config.json").read_text())["torch_dtype"] == "bfloat16"
     assert tensors_of(download.cache / ("some/model" + FULL))["embed.weight"].dtype == torch.float32
-
-
-class Intruder:
-    """Runs a command wherever it is unpickled."""
-
-    def __init__(self, trace: Path) -> None:
-        self._trace = trace
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, (f"touch {self._trace}",)
 
 
 def test_a_pickle_that_would_run_a_program_is_not_opened(download: Download, hub: HubServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from model_store.disk import in_units
 from tests.models.conftest import REPOSITORY, Download
 from tests.models.hub_server import HubServer, serving
 from tests.models.repositories import DRAFT, LLAMA, OPT, llama_shards
@@ -138,6 +140,21 @@ def test_refreshing_fetches_everything_again(download: Download, hub: HubServer)
     assert sorted(hub.files_asked()) == first
 
 
+@pytest.mark.parametrize(
+    ("num_bytes", "told"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (98_700, "98.7 kB"),
+        (2_500_000, "2.5 MB"),
+        (13.4765e9, "13.476 GB"),
+    ],
+)
+def test_sizes_are_told_in_a_unit_that_fits(num_bytes: float, told: str) -> None:
+    assert in_units(num_bytes) == told
+
+
 def test_a_dry_run_tells_sizes_and_changes_nothing(download: Download, hub: HubServer) -> None:
     assert download.run("llama-7b", "llama-68m", "--dry-run") == 0
     assert not download.cache.exists()
@@ -148,6 +165,7 @@ def test_a_dry_run_tells_sizes_and_changes_nothing(download: Download, hub: HubS
     assert f"tokenizer.json  of {LLAMA}" in download.out
     assert "not locked yet" in download.out
     assert "GB free" in download.err
+    assert re.search(r"to fetch: \d+\.\d kB; conversion takes \d+\.\d kB to \d+\.\d kB besides", download.err)
     assert download.run("llama-7b") == 0
     assert download.run("llama-7b", "--dry-run") == 0
     assert "to fetch" not in download.out

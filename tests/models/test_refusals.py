@@ -75,6 +75,21 @@ def test_no_such_file(download: Download, hub: HubServer) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "asked"),
+    [("/api/models", f"/api/models/{LLAMA}/revision/main"), (SHARD, f"/{LLAMA}/resolve/")],
+)
+def test_a_404_without_the_hubs_code_says_what_was_asked_for(
+    download: Download, hub: HubServer, path: str, asked: str
+) -> None:
+    """As a mirror gives it that is no hub."""
+    hub.answers.append(Answer(path, 404))
+    assert download.run("llama-7b", HALF) == 2
+    line = told(download)
+    assert f"nothing is at the address asked for; where: {LLAMA}" in line
+    assert f"received: status 404 for {asked}" in line and "HF_ENDPOINT" in line
+
+
+@pytest.mark.parametrize(
     ("status", "what"),
     [
         (401, "access refused"),

@@ -73,11 +73,30 @@ def test_every_form_is_a_row(tmp_path: Path) -> None:
     text = logs.loc["server_small-1_batchsize-sequence_specinfer.txt"]
     assert text["per_token_latency_ms"] == pytest.approx(19876543.5 / (128 * 2 * 1000), rel=1e-5)
     assert (text["mode"], text["num_requests"], text["num_target_steps"]) == ("sequence", 2, 156)
-    assert text["remarks"] == "1 damaged entries left out"
+    assert text["remarks"] == "1 damaged entry left out"
     assert logs.loc["server_large-2_batchsize-tree_specinfer.out", "num_requests"] == 3
     assert list(logs.loc["offloading_large_8.txt", ["family", "size", "mode", "batch_size"]]) == [
         *("offloading", "large", "sequence", 8)
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["server_large-04_batchsize-tree_specinfer", "server_large-0_batchsize-incr_dec", "offloading_small_08"]
+)
+def test_a_batch_size_that_no_script_writes_is_an_unknown_name(tmp_path: Path, name: str) -> None:
+    logs = parsed(
+        tmp_path, {f"{name}.out": "artifact.out", "server_large-4_batchsize-tree_specinfer.out": "artifact.out"}
+    )
+    assert len(logs) == 2
+    assert logs.loc[f"{name}.out", "remarks"].startswith("not drawn: the name is none of")
+    assert list((tmp_path / "csv").glob("*_*.csv")) == [tmp_path / "csv/server_large.csv"]
+    assert list(pd.read_csv(tmp_path / "csv/server_large.csv")["batch_size"]) == [4]
+
+
+def test_text_that_looks_like_a_profile_is_no_damage(tmp_path: Path) -> None:
+    logs = parsed(tmp_path, {"server_small-1_batchsize-incr_dec.out": "artifact_incremental.out"})
+    (row,) = logs.to_dict("records")
+    assert (row["num_requests"], row["remarks"]) == (2, "2 entry-like lines of prompts or answers left out")
 
 
 def test_the_out_file_is_preferred_where_it_tells_something(tmp_path: Path) -> None:

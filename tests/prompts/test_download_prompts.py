@@ -182,7 +182,7 @@ FAILURES: dict[str, tuple[Answer, Sequence[str], Sequence[str]]] = {
     "a page of a hotel": (Answer(b"<html>Please log in</html>"), (), ["not valid JSON", "line 1 column 1"]),
     "no prompts": (Answer(b"[]"), (), ["prompt file is empty"]),
     "another kind of data": (Answer(b'{"detail": "moved"}'), (), ["keys ['detail']"]),
-    "no text": (Answer(b"\xff\xfe\x00"), (), ["not valid JSON"]),
+    "no text": (Answer(b"\xff\xfe\x00"), (), ["not UTF-8"]),
 }
 
 

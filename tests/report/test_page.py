@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from report.cli import main
 from report.figures import SECTIONS
 from tests.report.page_parts import Page, read_page
 from tests.report.results_files import CAPTION, DONE, FAILED, write_config, write_figure, write_record, write_results
+from treespec.model.synthetic.card import MARK
 
 EVIL = "<script>alert('x')</script>&\"'"
 MAX_BYTES = 10_000_000
@@ -59,6 +61,15 @@ def test_weights_are_called_what_they_are(results: Path, tmp_path: Path) -> None
     )
     assert "padded in memory to the work of a larger model" in about
     assert "made up: its times" not in about
+
+
+def test_synthetic_weights_are_told_with_their_shape(results: Path, tmp_path: Path) -> None:
+    (meta,) = (results / "raw").glob("*.meta.json")
+    record = json.loads(meta.read_text())
+    record["models"]["drafts"] = [{"description": f"draft, 7.41M parameters, draft of the LLaMA-7B shape, {MARK}"}]
+    meta.write_text(json.dumps(record))
+    about = page_of(results, tmp_path).section("about")
+    assert "draft of the LLaMA-7B shape, synthetic weights; its weights are made up: its times" in about
 
 
 def test_verdicts_have_a_word_and_a_colour_each(results: Path, tmp_path: Path) -> None:

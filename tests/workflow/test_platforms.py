@@ -15,6 +15,8 @@ from rules.platforms import load_platform
 from tests.workflow.project import REPOSITORY, Project, jobs
 from tests.workflow.stand_ins import put_stand_ins
 from treespec.errors import TreespecError
+from treespec.serving.build import methods_of
+from treespec.serving.prompts import require_prompts
 
 MODES = ("incr_dec", "sequence_specinfer", "tree_specinfer")
 PAIR = "models/embedded/llama"
@@ -66,6 +68,15 @@ def test_placements_and_scenarios(config: dict[str, str], server: tuple[int, int
     workflow = plan_workflow(config, ["server_gpu", "offloading"])
     counted = {name: (len(sweep), len(set(names(workflow, name)))) for name, sweep in workflow.sweeps.items()}
     assert counted == {"server_gpu": server, "offloading": offloading}
+
+
+@pytest.mark.parametrize("name", ["laptop", "two_nodes_local", "g5", "single_gpu"])
+@pytest.mark.usefixtures("shipped")
+def test_drafters_verifiers_and_prompts_are_there_for_every_job(name: str) -> None:
+    for placements in plan_workflow({"platform": name}).sweeps.values():
+        for planned in placements:
+            methods_of(planned.job.placement, planned.job.scenarios)
+            require_prompts(planned.job.scenarios)
 
 
 def test_one_experiments_target_runs_its_own_placements_only(shipped: Project) -> None:

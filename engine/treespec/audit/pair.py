@@ -23,6 +23,7 @@ from treespec.model.decoder import Decoder
 from treespec.model.spec import read_config
 from treespec.model.tokenizers.text import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.limits import require_prompt_positions
 from treespec.serving.plugins import load_methods
 from treespec.serving.prompts import encode_prompts
 
@@ -72,6 +73,9 @@ class AuditedPair:
         for folder in (settings.target, settings.draft):
             read_config(folder)  # a mistyped path is told as such
         prompts = encode_prompts(settings.prompts, TextTokenizer.load(settings.target), settings.prompts_from)
+        require_prompt_positions(
+            (settings.target, settings.draft), prompts, settings.max_new_tokens, settings.prompts_from
+        )
         config = _run_config(settings, max(map(len, prompts)))
         baseline, *others = config.scenarios
         greedy = tuple(scenario for scenario in others if scenario.sampling.is_greedy)

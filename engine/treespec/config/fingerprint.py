@@ -10,7 +10,8 @@ from typing import Any
 from treespec.config.manifest import recorded_hashes
 from treespec.config.models import ModelRef
 from treespec.config.run import RunConfig, Scenario
-from treespec.errors import CheckpointError, InputFileError
+from treespec.config.weights import missing_weights
+from treespec.errors import InputFileError
 
 RECORD_EPOCH = 2
 """Raised by hand when a change of the code changes results or timing; older records are then superseded."""
@@ -88,13 +89,7 @@ def hash_model(folder: Path) -> str:
     """One sha256 over the names and contents of a model folder's configuration, tokenizer and weights."""
     files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern)} | _tokenizer_files(folder))
     if not any(file.suffix == ".safetensors" or file.name == "synthetic.json" for file in files):
-        raise CheckpointError(
-            "model folder holds no weights",
-            where=str(folder),
-            received="no such folder" if not folder.is_dir() else "no *.safetensors file",
-            allowed="a folder in the Hugging Face layout",
-            fix="check the path of the model",
-        )
+        raise missing_weights(folder)
     recorded = recorded_hashes(folder)
     listing = "\n".join(f"{file.name} {recorded.get(file.name) or hash_file(file)}" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()

@@ -12,11 +12,13 @@ from pydantic import Field, ValidationError, model_validator
 from treespec.config.drafting import Drafting, SsmDrafting
 from treespec.config.models import ModelRef
 from treespec.config.sampling import Sampling
-from treespec.config.strict import StrictModel
+from treespec.config.strict import StrictModel, describe_validation_error
 from treespec.errors import ConfigError
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 MAX_TREE_NODES = 1024
+UNFILLED_BATCH = "fewer prompts than the batch size: no batch would ever be full"
+FILL_BATCH = "more prompts, a smaller batch size, or batch_composition: repeated"
 
 # Parts of fewer tokens read the weights again for nothing. CPU: measured (docs/benchmarks.md). CUDA: an A10G does about
 # this many products of half precision per weight it can read (its published rates); not measured.
@@ -198,6 +200,11 @@ class Scenario(StrictModel):
         return "sequence" if len(self.drafting) == 1 and self.drafting[0].is_chain else "tree"
 
     @property
+    def num_prompts_needed(self) -> int:
+        """Fewest prompts that fill a batch: with fewer, fewer requests would run together than the record says."""
+        return 1 if self.batch_composition == "repeated" else self.max_requests_per_batch
+
+    @property
     def num_tree_nodes(self) -> int:
         """Most nodes of one tree, root included."""
         return 1 + sum(drafter.max_nodes for drafter in self.drafting)
@@ -253,6 +260,11 @@ class RunConfig(StrictModel):
                     f"{where}: max_new_tokens {scenario.max_new_tokens} leaves no room for a prompt, "
                     f"allowed: below max_sequence_length = {placement.max_sequence_length}"
                 )
+            if scenario.num_prompts is not None and scenario.num_prompts < scenario.num_prompts_needed:
+                raise ValueError(
+                    f"{where}: {UNFILLED_BATCH}; received: num_prompts {scenario.num_prompts} for "
+                    f"max_requests_per_batch {scenario.max_requests_per_batch}; fix: {FILL_BATCH}"
+                )
         return self
 
 
@@ -273,22 +285,3 @@ def validate_run_config(data: object, where: str) -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"configuration refused: {describe_validation_error(error)}", where=where) from error
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """Every refused field in one line: its place, what is wrong, the value received."""
-    lines = []
-    items = error.errors(include_url=False)
-    refused = [item["loc"] for item in items]
-    for item in items:
-        # A list whose only entry was refused is told to be too short as well: that is no second mistake.
-        inside = (loc for loc in refused if len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"])
-        if item["type"] == "too_short" and any(inside):
-            continue
-        place = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "union_tag_not_found":
-            message = "kind is missing; allowed: 'ssm', 'ngram', 'suffix', 'plugin'"
-        received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
-        lines.append(f"{place}: {message}{received}")
-    return "; ".join(lines)

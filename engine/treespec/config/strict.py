@@ -1,11 +1,11 @@
-"""The base of everything that is read from configuration: unknown keys are refused, and truth values for numbers."""
+"""The base of everything read from configuration, which refuses unknown keys, and how its refusals are told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class StrictModel(BaseModel):
@@ -37,3 +37,22 @@ def _leaves(annotation: Any) -> tuple[Any, ...]:
     if not parts:
         return (annotation if isinstance(annotation, type) else type(annotation),)
     return tuple(leaf for part in parts for leaf in _leaves(part))
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """Every refused field in one line: its place, what is wrong, the value received."""
+    lines = []
+    items = error.errors(include_url=False)
+    refused = [item["loc"] for item in items]
+    for item in items:
+        # A list whose only entry was refused is told to be too short as well: that is no second mistake.
+        inside = (loc for loc in refused if len(loc) > len(item["loc"]) and loc[: len(item["loc"])] == item["loc"])
+        if item["type"] == "too_short" and any(inside):
+            continue
+        place = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "union_tag_not_found":
+            message = "kind is missing; allowed: 'ssm', 'ngram', 'suffix', 'plugin'"
+        received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
+        lines.append(f"{place}: {message}{received}")
+    return "; ".join(lines)

@@ -17,7 +17,7 @@ from treespec.explain.prediction import (
     step_ratio,
 )
 from treespec.metrics.cost import CostModel
-from treespec.serving.comparison import median_interval
+from treespec.serving.comparison import interval_of_sample
 from treespec.tree import Topology
 from treespec.tree.search import best_topology
 
@@ -43,8 +43,8 @@ class Speedup:
 
     baseline: str
     median: float
-    low: float
-    high: float
+    low: float | None  # None: one sample has no interval
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _speedup(observed: Observed, baseline: Observed) -> Speedup | None:
     ratios = np.array([theirs[key] / ours[key] for key in ours if key in theirs])
     if not len(ratios):
         return None
-    low, high = median_interval(ratios)
+    low, high = interval_of_sample(ratios)
     return Speedup(baseline.name, float(np.median(ratios)), low, high)
 
 
@@ -179,10 +179,16 @@ def _verdict(observed: Observed, baseline: Observed, speedup: Speedup) -> str:
     dearest = max(shares, key=lambda name: shares[name])
     extra = f"{dearest} adds most to it ({shares[dearest] / plain_ms:+.2f} incremental steps)"
     if speedup.median > 1:
-        sure = "it pays" if speedup.low > 1 else "it pays, but within its uncertainty"
+        sure = "it pays" + _doubt(speedup.low is not None and speedup.low > 1, speedup)
         return f"{sure}: {head}; {extra}"
-    sure = "it does not pay" if speedup.high < 1 else "it does not pay, but within its uncertainty"
+    sure = "it does not pay" + _doubt(speedup.high is not None and speedup.high < 1, speedup)
     without = tokens / max(1e-9, ratio - shares[dearest] / plain_ms)
     if without > 1:
         return f"{sure}; {dearest} is too dear: {head}; {extra}, and without that it would pay"
     return f"{sure}; acceptance is too low: {head}; {extra}, and even without that it would not pay"
+
+
+def _doubt(is_sure: bool, speedup: Speedup) -> str:
+    if is_sure:
+        return ""
+    return ", but of one sample" if speedup.low is None else ", but within its uncertainty"

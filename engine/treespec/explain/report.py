@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from treespec.draft.auto_policy import MARGIN
 from treespec.explain.explanation import DepthAcceptance, Explanation, Speedup
 from treespec.explain.measurement import Measured
 from treespec.explain.observed import Observed
@@ -38,7 +39,9 @@ def explanation_text(explanation: Explanation) -> str:
 
 
 def speedup_words(speedup: Speedup) -> str:
-    """Median and 95 % interval."""
+    """Median and, where there is one, its 95 % interval."""
+    if speedup.low is None:
+        return f"{speedup.median:.2f}"
     return f"{speedup.median:.2f} [{speedup.low:.2f}, {speedup.high:.2f}]"
 
 
@@ -89,9 +92,15 @@ def outlook_text(outlooks: Sequence[Outlook], drag: float) -> str:
     for item in outlooks:
         numbers = f"{item.tokens_per_step:6.2f}  {item.step_ratio:4.2f}  {item.speedup:8.2f}"
         needed = _acceptance(item.break_even_acceptance)
-        told = bar(item.speedup / 4) if item.pays else str(item.obstacle)
-        lines.append(f"  {item.batch_size:5d}  {described_tree(item):<28}  {numbers}  {needed:>10}  {told}")
+        lines.append(f"  {item.batch_size:5d}  {described_tree(item):<28}  {numbers}  {needed:>10}  {_worth(item)}")
     return "\n".join(lines)
+
+
+def _worth(outlook: Outlook) -> str:
+    if outlook.pays:
+        return bar(outlook.speedup / 4)
+    little = f"; a gain below {MARGIN * 100:g} % counts as none" if outlook.speedup > 1 else ""
+    return f"{outlook.obstacle}{little}"
 
 
 def measured_text(measured: Measured) -> str:

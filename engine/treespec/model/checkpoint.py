@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -13,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from treespec.config.weights import missing_weights, refuse_pointer
 from treespec.errors import CheckpointError
 
 ALL = slice(None)
 READ_BYTES = 4 << 20  # at once: what was just read is still in the processor's cache when it is looked at
+LENGTH_BYTES = 8  # of the header's length, with which a file begins
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 DTYPES = {
     "F64": torch.float64,
@@ -158,34 +159,40 @@ def _tensor_files(folder: Path) -> dict[str, Path]:
         return {name: folder / file for name, file in weight_map.items()}
     path = folder / "model.safetensors"
     if not path.exists():
-        raise CheckpointError(
-            "model weights are missing",
-            where=str(path),
-            allowed="model.safetensors, or shards with model.safetensors.index.json",
-        )
+        raise missing_weights(folder)
     return dict.fromkeys(_header(path), path)
 
 
 def _header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file, read without mapping it: it may be larger than the memory."""
     try:
+        refuse_pointer(path)
         with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
+            start = file.read(LENGTH_BYTES)
+            if len(start) < LENGTH_BYTES:
+                raise ValueError(f"a file of {len(start)} bytes" if start else "an empty file")
+            length = int.from_bytes(start, "little")
             if length > MAX_HEADER_BYTES:
                 raise ValueError(f"header of {length} bytes")
             entries = json.loads(file.read(length))
         entries.pop("__metadata__", None)
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-        if path.stat().st_size != 8 + length + end:
-            raise ValueError(f"{path.stat().st_size} bytes where the header says {8 + length + end}")
-        return {name: _stored(name, path, entry, 8 + length) for name, entry in entries.items()}
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        if path.stat().st_size != LENGTH_BYTES + length + end:
+            raise ValueError(f"{path.stat().st_size} bytes where the header says {LENGTH_BYTES + length + end}")
+        return {name: _stored(name, path, entry, LENGTH_BYTES + length) for name, entry in entries.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from error
 
 
 def _stored(name: str, path: Path, entry: dict[str, Any], start: int) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
-        raise ValueError(f"tensor {name!r} of type {entry['dtype']}, not one of {', '.join(DTYPES)}")
+        raise CheckpointError(
+            f"tensor {name!r} is of a type that is not supported",
+            where=str(path),
+            received=entry["dtype"],
+            allowed=", ".join(DTYPES),
+            fix="take the model in floating point; treespec convert --quantise rounds it",
+        )
     tensor = StoredTensor(name, path, tuple(entry["shape"]), DTYPES[entry["dtype"]], start + entry["data_offsets"][0])
     num_bytes = entry["data_offsets"][1] - entry["data_offsets"][0]
     if tensor.numel() * tensor.dtype.itemsize != num_bytes:

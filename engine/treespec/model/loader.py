@@ -19,7 +19,7 @@ from treespec.model.offload.keeper import Offloader, Resident
 from treespec.model.quantised import QuantisedSource, quantisation_of, quantised_at_load
 from treespec.model.sources import Weights
 from treespec.model.spec import ModelSpec, architecture_of, read_config
-from treespec.model.synthetic.card import CARD_FILE
+from treespec.model.synthetic.card import synthetic_label
 from treespec.model.synthetic.checkpoint import SyntheticCheckpoint, open_checkpoint, sharing
 from treespec.model.tokenizers.text import TextTokenizer
 from treespec.parallel.collectives import Collectives
@@ -92,6 +92,13 @@ class OpenedModel:
         return LoadedModel(decoder, self.tokenizer, self.ref.name, description, num_parameters)
 
 
+def read_spec(folder: Path) -> ModelSpec:
+    """What a folder's configuration says of the model. Raises TreespecError."""
+    config = read_config(folder)
+    family = FAMILIES.get(architecture_of(config, folder), where=str(folder / "config.json"))
+    return family.spec(config, folder)
+
+
 def open_model(ref: ModelRef) -> OpenedModel:
     """Read what a folder says of itself. Raises TreespecError."""
     config = read_config(ref.path)
@@ -119,22 +126,21 @@ def describe_model(ref: ModelRef, num_parameters: int, quantisation: Quantisatio
     size = f"{num_parameters / 1e6:.3g}M parameters"
     size = f"inflated to {size}" if ref.inflation is not None else size
     rounded = [quantisation.label] if quantisation is not None else []
-    made_up = ["synthetic weights"] if (ref.path / CARD_FILE).exists() else []
-    return ", ".join([ref.name, size, *rounded, *made_up])
+    made_up = synthetic_label(ref.path)
+    return ", ".join([ref.name, size, *rounded, *([made_up] if made_up else [])])
 
 
 def require_same_vocabulary(target: OpenedModel, draft: OpenedModel) -> None:
-    """Refuse a pair whose token ids mean different texts. Raises ConfigError."""
+    """Refuse a pair whose token ids mean different texts; tables may be padded differently. Raises ConfigError."""
     ours, theirs = target.tokenizer.vocabulary(), draft.tokenizer.vocabulary()
-    sizes = target.spec.vocab_size, draft.spec.vocab_size
-    if ours == theirs and sizes[0] == sizes[1]:
+    if ours == theirs:
         return
     differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
-    example = f"; first difference: {differing[0]!r}" if differing else ""
     raise ConfigError(
         "draft and target have different vocabularies",
         where=f"target {target.ref.name!r}, draft {draft.ref.name!r}",
-        received=f"{sizes[0]} and {sizes[1]} entries, {len(differing)} tokens differ{example}",
+        received=f"{len(ours)} and {len(theirs)} tokens, {len(differing)} tokens differ; "
+        f"first difference: {differing[0]!r}",
         allowed="the same token for every id",
         fix="choose a draft model that was trained with the target's tokenizer",
     )

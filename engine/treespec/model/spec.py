@@ -104,7 +104,7 @@ class ConfigReader:
         """A whole number; one that must be there if it has no default."""
         value = self.need(key) if default is None else self.get(key, default=default)
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-            raise self.contradiction(key, value, f"a whole number, at least {at_least}")
+            raise self.contradiction(key, json.dumps(value), f"a whole number, at least {at_least}")
         return value
 
     def heads(self, hidden_size: int) -> tuple[int, int, int]:

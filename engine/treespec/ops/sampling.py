@@ -55,6 +55,11 @@ class TargetRows:
     def __len__(self) -> int:
         return len(self._rules)
 
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self._logits_TV.shape[-1]
+
     def likeliest(self) -> list[int]:
         """The token of largest logit, for every row."""
         tokens: list[int] = self._logits_TV.argmax(dim=-1).tolist()
@@ -74,6 +79,10 @@ class LikeliestRows(TargetRows):
         self._tokens_T = tokens_T
         self._rules = rules
         self._vocab_size = vocab_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self._vocab_size
 
     def likeliest(self) -> list[int]:
         tokens: list[int] = self._tokens_T.tolist()

@@ -19,6 +19,8 @@ PROMPT_KEYS = ("prompt", "instruction", "question", "text", "turns")
 
 FORMS = "a JSON list of strings or of objects with one of the keys " + ", ".join(PROMPT_KEYS) + ", or one such per line"
 
+NO_UTF_8 = "prompt file is not UTF-8"
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -50,17 +52,23 @@ def parse_prompts(content: bytes, where: str) -> tuple[Prompt, ...]:
 
 
 def _entries_of(content: bytes, where: str) -> list[Any]:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputFileError(
-            "prompt file is not valid JSON", where=where, received=str(error), fix="save it as UTF-8"
-        ) from error
+    text = _text_of(content, where)
     # No line of JSON lines begins with a bracket, as no prompt is a list.
     if not text.lstrip().startswith(('"', "{")):
         return _list_of(_parse(text, 1, where), where)
     # Not splitlines(): strings of JSON may hold the other characters that it takes for ends of lines.
     return [_parse(line, number, where) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _text_of(content: bytes, where: str) -> str:
+    encoding = json.detect_encoding(content)  # of the widths that JSON once allowed
+    if not encoding.startswith("utf-8"):
+        raise InputFileError(NO_UTF_8, where=where, received=encoding.upper(), fix="save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        received = f"byte 0x{content[error.start]:02x} at position {error.start}"
+        raise InputFileError(NO_UTF_8, where=where, received=received, fix="save it as UTF-8") from error
 
 
 def _list_of(data: object, where: str) -> list[Any]:
@@ -73,6 +81,9 @@ def _parse(text: str, first_line: int, where: str) -> Any:
     """The JSON in ``text``, whose first line is this one of the file."""
     try:
         return json.loads(text)
+    except RecursionError as error:
+        received = "lists or objects too deep within one another"
+        raise InputFileError("prompt file is of another form", where=where, received=received, allowed=FORMS) from error
     except json.JSONDecodeError as error:
         place = f"at line {first_line - 1 + error.lineno} column {error.colno}"
         is_comment = text.startswith(("//", "/*", "#"), error.pos)
@@ -110,8 +121,15 @@ def _common_key(entries: Sequence[dict[str, Any]], where: str) -> str:
     if lacking:
         received = f"entries without a prompt: indices {lacking}, the first with the keys {sorted(entries[lacking[0]])}"
     else:
-        received = "entries that hold their prompts under different keys"
+        first = _first_key(entries[0])
+        other = next(index for index, entry in enumerate(entries) if first not in entry)
+        found = f"index 0 under {first}, index {other} under {_first_key(entries[other])}"
+        received = f"entries that hold their prompts under different keys: {found}"
     raise InputFileError("prompt file is of another form", where=where, received=received, allowed=FORMS)
+
+
+def _first_key(entry: dict[str, Any]) -> str:
+    return next(key for key in PROMPT_KEYS if key in entry)
 
 
 def _prompt_of(entry: dict[str, Any], key: str) -> Prompt:
@@ -136,11 +154,14 @@ def _require_distinct_ids(entries: Sequence[dict[str, Any]], where: str) -> None
 
 
 def _readable(prompts: Sequence[Prompt], where: str) -> tuple[Prompt, ...]:
-    """Refuse halves of surrogate pairs, which JSON can spell and no tokenizer can read."""
-    wrong = _indices(any("\ud800" <= character <= "\udfff" for character in prompt.text) for prompt in prompts)
-    if wrong:
+    if wrong := not_unicode([prompt.text for prompt in prompts]):
         raise InputFileError("prompts are not valid Unicode", where=where, received=f"indices {wrong}")
     return tuple(prompts)
+
+
+def not_unicode(texts: Sequence[str]) -> list[int]:
+    """Indices of texts with halves of surrogate pairs, which JSON and Python can hold and no tokenizer can read."""
+    return _indices(any("\ud800" <= character <= "\udfff" for character in text) for text in texts)
 
 
 def _refuse(where: str, what: str, indices: list[int], values: Sequence[object]) -> None:

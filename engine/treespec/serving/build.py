@@ -13,6 +13,7 @@ from treespec.errors import TreespecError
 from treespec.kvcache.pool import KVCachePool
 from treespec.metrics.traffic import Traffic
 from treespec.model.decoder import Decoder
+from treespec.model.fitted import fitted
 from treespec.model.loader import LoadedModel, OpenedModel, open_model, require_same_vocabulary
 from treespec.parallel.mesh import ParallelMesh
 from treespec.parallel.process_group import ProcessGroup
@@ -181,11 +182,11 @@ class _Homes:
         return Stripes(len(self.owners(draft)), region_capacity_of(self.placement)).num_local(self.num_regions)
 
     def load(self, draft: int, opened: OpenedModel) -> LoadedModel:
-        """The weights where this rank owns the model, otherwise only what is known of it."""
+        """The weights where this rank owns the model, otherwise only what is known of it; as wide as the target."""
         dtype, device = self.target.dtype, self.target.device
-        if self.target.mesh.rank in self.owners(draft):
-            return opened.load(dtype, device, ParallelMesh())
-        return opened.describe(dtype, device)
+        is_here = self.target.mesh.rank in self.owners(draft)
+        model = opened.load(dtype, device, ParallelMesh()) if is_here else opened.describe(dtype, device)
+        return fitted(model, self.target.spec.vocab_size)
 
     def runner(self, draft: int, decoder: Decoder, group: ProcessGroup | None) -> ModelRunner:
         """The driver's runner of a draft model; where this rank is the only owner there is nobody to tell."""

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 
 from treespec.config import RunConfig, Scenario, validate_run_config
+from treespec.config.run import UNFILLED_BATCH
+from treespec.errors import ConfigError
 from treespec.metrics.environment import describe_environment
 from treespec.model.spec import read_config
 from treespec.model.tokenizers.text import TextTokenizer
 from treespec.serving.build import LoadedPlacement, load_placement
+from treespec.serving.limits import require_prompt_positions
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
 from treespec.serving.prompts import encode_prompts
@@ -62,8 +65,8 @@ class ComparisonRow:
     expansion: tuple[int, ...]
     ms_per_token: float  # median over requests and repeats: latency / tokens generated
     speedup: float  # median of the paired ratios
-    speedup_low: float
-    speedup_high: float
+    speedup_low: float | None  # 95 % interval of that median; None: one sample has none
+    speedup_high: float | None
     tokens_per_step: float  # emitted per decoding step
     divergence: Divergence | None
 
@@ -87,10 +90,12 @@ class Comparison:
 
 def run_comparison(settings: ComparisonSettings) -> Comparison:
     """Load both models once and measure every mode at every batch size. Raises TreespecError."""
+    _require_full_batches(settings)
     for folder in (settings.target, settings.draft):
         read_config(folder)  # a mistyped path is told as such, before anything else is missed in it
     tokenizer = TextTokenizer.load(settings.target)
     prompts = encode_prompts(settings.prompts, tokenizer, settings.prompts_from)
+    require_prompt_positions((settings.target, settings.draft), prompts, settings.max_new_tokens, settings.prompts_from)
     longest = max(map(len, prompts))
     config = _run_config(settings, longest + settings.max_new_tokens)
     loaded = load_placement(config.placement, config.scenarios)
@@ -105,6 +110,17 @@ def run_comparison(settings: ComparisonSettings) -> Comparison:
     return Comparison(
         loaded.target.description, loaded.draft.description, len(prompts), plain, environment, tuple(rows)
     )
+
+
+def _require_full_batches(settings: ComparisonSettings) -> None:
+    if len(settings.prompts) < max(settings.batch_sizes):
+        raise ConfigError(
+            UNFILLED_BATCH,
+            where=settings.prompts_from,
+            received=f"{len(settings.prompts)} prompts for --batch-size {max(settings.batch_sizes)}",
+            allowed=f"batch sizes up to {len(settings.prompts)}",
+            fix="more prompts, or a smaller --batch-size",
+        )
 
 
 def _run_config(settings: ComparisonSettings, max_sequence_length: int) -> RunConfig:
@@ -150,7 +166,7 @@ def _measure_group(
 
 def _row(scenario: Scenario, passes: Sequence[ServedPass], baseline: Sequence[ServedPass]) -> ComparisonRow:
     ms, baseline_ms = _ms_per_token(passes), _ms_per_token(baseline)
-    low, high = median_interval(baseline_ms / ms)
+    low, high = interval_of_sample(baseline_ms / ms)
     steps = sum(len(profile.accepted_per_step) for served in passes for profile in served.profiles)
     tokens = sum(served.totals.num_output_tokens for served in passes)
     return ComparisonRow(
@@ -183,6 +199,11 @@ def median_interval(values: np.ndarray) -> tuple[float, float]:
     medians = np.median(rng.choice(values, size=(BOOTSTRAP_DRAWS, len(values))), axis=1)
     low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def interval_of_sample(values: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """The same for any number of values; a single one says nothing about spread."""
+    return median_interval(values) if len(values) > 1 else (None, None)
 
 
 def _first_divergence(passes: Sequence[ServedPass], baseline: ServedPass) -> Divergence | None:

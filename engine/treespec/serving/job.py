@@ -21,7 +21,7 @@ from treespec.serving.build import LoadedPlacement, load_placement
 from treespec.serving.homes import used_drafts
 from treespec.serving.passes import ServedPass, comparison_groups, interleaved, serve_pass, warm_up
 from treespec.serving.progress import Progress
-from treespec.serving.prompts import LoadedPrompts, load_all_prompts
+from treespec.serving.prompts import LoadedPrompts, load_all_prompts, require_prompts
 
 
 class Job:
@@ -50,6 +50,7 @@ class Job:
             if self._group is not None:
                 self._group.meet()  # the others have loaded, and are to be let go
             return 0
+        require_prompts(missing)
         hashes = self._model_hashes(missing)  # before the ranks meet: large files take longer than a rank waits later
         loaded = load_placement(self._config.placement, missing, self._group)
         tokenizer, max_length = loaded.target.tokenizer, self._config.placement.max_sequence_length

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
 from treespec.config import Placement, Scenario
-from treespec.errors import CapacityError, ConfigError
+from treespec.errors import CapacityError, ConfigError, PromptError
 from treespec.kvcache.pool import CacheShape
-from treespec.model.loader import OpenedModel
+from treespec.model.loader import OpenedModel, read_spec
 from treespec.model.memory import MIB, free_bytes
 from treespec.model.spec import ModelSpec
 from treespec.parallel.mesh import ParallelMesh
+from treespec.serving.prompts import listed_lengths
 
 
 def mesh_of(placement: Placement, rank: int) -> ParallelMesh:
@@ -104,6 +106,25 @@ def require_positions(model: OpenedModel, placement: Placement) -> None:
             where=model.ref.name,
             received=placement.max_sequence_length,
             allowed=f"at most {allowed}",
+        )
+
+
+def require_prompt_positions(
+    folders: Sequence[Path], prompts: Sequence[Sequence[int]], max_new_tokens: int, where: str
+) -> None:
+    """Refuse prompts that with their outputs reach beyond a model's positions, by index. Raises TreespecError."""
+    for folder in folders:
+        limit = read_spec(folder).max_positions
+        long = {index: len(ids) for index, ids in enumerate(prompts) if len(ids) + max_new_tokens > limit}
+        if not long:
+            continue
+        room = limit - max(long.values())
+        raise PromptError(
+            "prompts and their outputs reach beyond the positions the model knows",
+            where=f"{where}, model {folder}",
+            received=f"{listed_lengths(long)}, and {max_new_tokens} new tokens",
+            allowed=f"at most {limit} together",
+            fix="shorten the prompts" + (f", or lower --max-new-tokens to {room}" if room > 0 else ""),
         )
 
 

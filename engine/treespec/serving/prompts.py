@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from treespec.config import Scenario
-from treespec.errors import PromptError
+from treespec.config.run import FILL_BATCH, UNFILLED_BATCH
+from treespec.errors import ConfigError, PromptError
 from treespec.log import say
 from treespec.model.tokenizers.text import TextTokenizer
 from treespec.prompts import Prompt, read_prompts
@@ -22,7 +23,7 @@ class LoadedPrompts:
 
 
 def load_prompts(scenario: Scenario, tokenizer: TextTokenizer, max_sequence_length: int) -> list[list[int]]:
-    """Token ids of the scenario's prompts, in file order. Raises InputFileError or PromptError, naming indices."""
+    """Token ids of the scenario's prompts, in file order. Raises TreespecError, naming indices."""
     return load_all_prompts([scenario], tokenizer, max_sequence_length)[scenario.name].token_ids
 
 
@@ -42,6 +43,12 @@ def load_all_prompts(
     for remark in dict.fromkeys(remarks):
         say(remark)
     return loaded
+
+
+def require_prompts(scenarios: Sequence[Scenario]) -> None:
+    """Read the scenarios' prompt files and count. Raises as ``load_all_prompts``, but needs no tokenizer."""
+    for scenario in scenarios:
+        _first_prompts(scenario)
 
 
 def encode_prompts(texts: Sequence[str], tokenizer: TextTokenizer, where: str) -> list[list[int]]:
@@ -68,7 +75,15 @@ def _first_prompts(scenario: Scenario) -> Sequence[Prompt]:
             received=f"num_prompts {scenario.num_prompts}",
             allowed=f"at most {len(prompts)}",
         )
-    return prompts[: scenario.num_prompts]
+    prompts = prompts[: scenario.num_prompts]
+    if len(prompts) < scenario.num_prompts_needed:
+        raise ConfigError(
+            f"scenario {scenario.name!r}: {UNFILLED_BATCH}",
+            where=str(scenario.prompts),
+            received=f"{len(prompts)} prompts for max_requests_per_batch {scenario.max_requests_per_batch}",
+            fix=FILL_BATCH,
+        )
+    return prompts
 
 
 def _encode(prompts: Sequence[Prompt], tokenizer: TextTokenizer, where: str) -> list[list[int]]:
@@ -90,7 +105,7 @@ def _require_room(prompts: list[list[int]], where: str, max_sequence_length: int
         raise PromptError(
             "prompts are longer than the cache",
             where=where,
-            received=_listed(long),
+            received=listed_lengths(long),
             allowed=f"at most {max_sequence_length - 1} tokens, below max_sequence_length",
             fix="shorten them or raise max_sequence_length",
         )
@@ -104,7 +119,7 @@ def _remark_on_room(prompts: list[list[int]], scenario: Scenario, max_sequence_l
         return []
     remark = (
         f"{scenario.prompts}: max_sequence_length {max_sequence_length} ends the outputs of some prompts before "
-        f"max_new_tokens {scenario.max_new_tokens}, as they have more than {room} tokens: {_listed(tight)}"
+        f"max_new_tokens {scenario.max_new_tokens}, as they have more than {room} tokens: {listed_lengths(tight)}"
     )
     return [remark]
 
@@ -117,5 +132,6 @@ def _remark_on_turns(prompts: Sequence[Prompt], path: Path) -> list[str]:
     return [f"{path}: the first turn is the prompt; later turns, which are not used: {sum(longer)} {where}"]
 
 
-def _listed(num_tokens: dict[int, int]) -> str:
+def listed_lengths(num_tokens: dict[int, int]) -> str:
+    """Prompts by index with their lengths, for errors."""
     return ", ".join(f"prompt {index}: {count} tokens" for index, count in num_tokens.items())

@@ -70,4 +70,4 @@ def synthetic_label(folder: Path) -> str | None:
     card = read_card(folder)
     if card is None:
         return None
-    return f"{card.title} shape{' (draft)' if card.role == 'draft' else ''}, {MARK}"
+    return f"{'draft of the ' if card.role == 'draft' else ''}{card.title} shape, {MARK}"

@@ -101,6 +101,8 @@ class Core:
 
     def draft_of(self, target: ModelShape) -> ModelShape:
         """The draft as a model: heads are the target's, only fewer. Raises ConfigError if it is no part of it."""
+        if target.num_layers < 2:
+            raise ConfigError("a target has more layers than its draft", received="1 layer", allowed="2 layers or more")
         heads = self.hidden_size // target.head_dim
         kv_heads = heads * target.num_kv_heads // target.num_heads
         fits = {

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
+from treespec.config.weights import refuse_pointer
 from treespec.errors import CheckpointError
 from treespec.model.tokenizers.byte_pairs import gpt2_tokenizer
 from treespec.model.tokenizers.sentence_pieces import SentencePieces
@@ -80,6 +81,7 @@ class TextTokenizer:
 
 def _read(read: Callable[[Path], Codec], folder: Path, name: str) -> Codec:
     try:
+        refuse_pointer(folder / name)
         return read(folder)
     except CheckpointError:
         raise
