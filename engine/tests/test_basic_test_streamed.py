@@ -22,7 +22,7 @@ OPT = Path(basic_test.__file__).parent / "models/embedded/opt"
 def check_streamed(monkeypatch: pytest.MonkeyPatch) -> RunChecks:
     """The checks of the streamed pair alone, on the embedded one: the tiny one is smaller than any budget."""
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(basic_test, "NUM_PROMPTS", 2)
+    monkeypatch.setattr(basic_test, "NUM_PROMPTS", basic_test.STREAMED_BATCH_SIZE)
     monkeypatch.setattr(basic_test, "NUM_NEW_TOKENS", 8)
 
     def check() -> list[dict[str, object]]:
