@@ -50,6 +50,15 @@ def test_plain_job_is_accepted() -> None:
     assert config.placement.target.name == "target"
 
 
+def test_one_mistake_in_several_places_is_told_once() -> None:
+    data = plain_config()
+    for scenario in data["scenarios"]:
+        scenario["num_prompts"] = "many"
+    message = refusal(data)
+    assert message.count("valid integer") == 1
+    assert "scenarios.0.num_prompts, scenarios.1.num_prompts: Input should be a valid integer" in message
+
+
 @pytest.mark.parametrize(
     "where",
     [

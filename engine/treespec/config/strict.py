@@ -40,8 +40,8 @@ def _leaves(annotation: Any) -> tuple[Any, ...]:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Every refused field in one line: its place, what is wrong, the value received."""
-    lines = []
+    """Every refused field in one line: its place, what is wrong, the value received; alike ones together."""
+    places: dict[str, list[str]] = {}
     items = error.errors(include_url=False)
     refused = [item["loc"] for item in items]
     for item in items:
@@ -54,5 +54,5 @@ def describe_validation_error(error: ValidationError) -> str:
         if item["type"] == "union_tag_not_found":
             message = "kind is missing; allowed: 'ssm', 'ngram', 'suffix', 'plugin'"
         received = "" if isinstance(item["input"], (dict, list, tuple)) else f" (received {item['input']!r})"
-        lines.append(f"{place}: {message}{received}")
-    return "; ".join(lines)
+        places.setdefault(f"{message}{received}", []).append(place)
+    return "; ".join(f"{', '.join(alike)}: {told}" for told, alike in places.items())
