@@ -46,12 +46,6 @@ def sources(folder):
     return sorted(str(path) for path in Path(folder).rglob("*.py"))
 
 
-def records(wildcards):
-    """The records that exist now, superseded ones included; no rule makes them, so asking for them starts nothing."""
-    raw = Path(RESULTS, "raw")
-    return sorted(str(path) for folder in (raw, raw / "superseded") for path in folder.glob("*.meta.json"))
-
-
 def audit_report(wildcards):
     """The audit's report if it exists now; asking for it starts nothing."""
     return [path for path in [f"{RESULTS}/audit/losslessness.json"] if Path(path).exists()]

@@ -9,8 +9,8 @@ rule parse:
     """Write the tables from the records that exist; missing, failed and superseded ones are listed in them."""
     input:
         plan=PLANS,
-        records=records,
-        state=PLANNED.records_state,
+        # Stands for the records, hundreds of files that no rule makes: other ones, another state.
+        records=PLANNED.records_state,
         audit=audit_report,
         sources=sources("data_parsing"),
     output:

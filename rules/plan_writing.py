@@ -63,7 +63,8 @@ def _remove_what_others_planned(workflow: Workflow) -> None:
 
 def _state_of(raw_dir: Path) -> str:
     """A digest of names, sizes and times: a record that is copied or put back may be older than the one before."""
-    states = ((path.name, path.stat()) for path in sorted(raw_dir.glob("*.json*")) if path.exists())
+    paths = sorted(path for folder in (raw_dir, raw_dir / "superseded") for path in folder.glob("*.json*"))
+    states = ((path.relative_to(raw_dir), path.stat()) for path in paths if path.exists())
     told = "".join(f"{name} {state.st_size} {state.st_mtime_ns}\n" for name, state in states)
     return hashlib.sha256(told.encode()).hexdigest() + "\n"
 

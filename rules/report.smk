@@ -11,7 +11,7 @@ rule report:
         plan=PLANS,
         platform=PLANNED.platform_file,
         citation="CITATION.cff",
-        records=records,
+        records=PLANNED.records_state,
         sources=sources("report"),
         parts=sorted(map(str, Path("report/parts").glob("*"))),
     output:
