@@ -80,7 +80,8 @@ $(STAMP): requirements.lock requirements-torch.txt engine/pyproject.toml
 		|| { echo "$(PYTHON) -m venv failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --only-binary :all: "$(UV)" \
 		|| echo "uv could not be installed" >&2
-	@with_uv() { $(uv_settings) $(BIN)/uv pip install --quiet --python $(BIN)/python "$$@"; }; \
+	@# Bytecode at once: where Python may not write it later, every start would take seconds longer.
+	@with_uv() { $(uv_settings) $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python "$$@"; }; \
 	with_pip() { $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$@"; }; \
 	install_all() { \
 		"$$1" --require-hashes --requirement requirements.lock \
