@@ -277,6 +277,11 @@ def test_jobs_are_checked_without_models(
     assert "gone.yaml" in absent
     assert summary.endswith("1 of 3 jobs can be run as they are written")
 
+    own_job.change(verifier="auto", num_prompts=99)
+    own_job.write()
+    assert cli.main(["check", str(own_job.config_file)]) == 2
+    assert "the prompt file is too short" in capsys.readouterr().err
+
 
 def test_missing_device_is_told(
     own_job: JobFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,8 @@ from typing import Protocol, TypeVar
 
 from matplotlib.axes import Axes
 
+from figures.drawing.captions import nothing_yet
+from figures.drawing.sheet import say_in_panel
 from figures.drawing.style import FAINT, SMALL_TEXT
 from figures.reading.tables import PEERS, SIZES, Scenario, ScenarioRow
 
@@ -134,6 +136,23 @@ def batch_axis(panel: Axes, scenarios: Sequence[Scenario]) -> list[int]:
     panel.set_xticks(range(len(batch_sizes)), [str(batch_size) for batch_size in batch_sizes])
     panel.set_xlim(-0.5, max(len(batch_sizes), 1) - 0.5)
     panel.set_xlabel("batch size")
+    return batch_sizes
+
+
+def latency_axes(panel: Axes, rows: Sequence[ScenarioRow], headroom: float) -> list[int]:
+    """Latency against batch sizes, with ``headroom`` times the highest whisker; returns the batch sizes in order.
+
+    None where no row has a latency, which the panel then says.
+    """
+    scenarios = [row.scenario for row in rows]
+    batch_sizes = batch_axis(panel, scenarios)
+    panel.set_ylabel("per-token latency (ms)")
+    tops = [row.latency_ms.top for row in rows if row.latency_ms]
+    if not tops:
+        panel.set_yticks([])
+        say_in_panel(panel, nothing_yet(scenarios))
+        return []
+    panel.set_ylim(0, max(tops) * headroom)
     return batch_sizes
 
 

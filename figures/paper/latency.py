@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.drawing.bars import GROUP_WIDTH, bar_handles, draw_bar, draw_gap, label_above
-from figures.drawing.captions import coverage, left_out, nothing_yet, provenance
-from figures.drawing.panels import batch_axis, drawn_modes, groups_of, panel_title, split_functional
-from figures.drawing.sheet import open_sheet, say_in_panel
+from figures.drawing.captions import coverage, left_out, provenance
+from figures.drawing.panels import drawn_modes, groups_of, latency_axes, panel_title, split_functional
+from figures.drawing.sheet import open_sheet
 from figures.drawing.style import FAINT, INK, MODE_MARKS
 from figures.reading.tables import MODES, PEERS, ScenarioRow
 
@@ -52,15 +52,10 @@ def draw_latency(rows: Sequence[ScenarioRow], about: str = "") -> Figure:
 
 
 def _draw_panel(panel: Axes, rows: Sequence[ScenarioRow], modes: Sequence[str]) -> None:
-    batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.tick_params(axis="x", length=0)
-    panel.set_ylabel("per-token latency (ms)")
-    tops = [row.latency_ms.top for row in rows if row.latency_ms]
-    if not tops:
-        panel.set_yticks([])
-        say_in_panel(panel, nothing_yet([row.scenario for row in rows]))
+    batch_sizes = latency_axes(panel, rows, _HEADROOM)
+    if not batch_sizes:
         return
-    panel.set_ylim(0, max(tops) * _HEADROOM)
     width = GROUP_WIDTH / len(modes)
     for row in rows:
         aside = (modes.index(row.scenario.mode) - (len(modes) - 1) / 2) * width

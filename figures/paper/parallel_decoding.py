@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from figures.drawing.bars import GROUP_WIDTH, bar_handles, draw_bar, draw_gap, label_above
-from figures.drawing.captions import coverage_of, left_out, nothing_yet, outcome, provenance
-from figures.drawing.panels import batch_axis, groups_of, own_settings, panel_title, split_functional
-from figures.drawing.sheet import open_sheet, say_in_panel
+from figures.drawing.captions import coverage_of, left_out, outcome, provenance
+from figures.drawing.panels import groups_of, latency_axes, own_settings, panel_title, split_functional
+from figures.drawing.sheet import open_sheet
 from figures.drawing.style import MODE_MARKS
 from figures.reading.tables import Scenario, ScenarioRow
 from figures.selecting.trees import about_trees
@@ -62,15 +62,10 @@ def _outcome(row: ScenarioRow) -> str:
 
 
 def _draw_panel(panel: Axes, rows: Sequence[ScenarioRow]) -> None:
-    batch_sizes = batch_axis(panel, [row.scenario for row in rows])
     panel.tick_params(axis="x", length=0)
-    panel.set_ylabel("per-token latency (ms)")
-    tops = [row.latency_ms.top for row in rows if row.latency_ms]
-    if not tops:
-        panel.set_yticks([])
-        say_in_panel(panel, nothing_yet([row.scenario for row in rows]))
+    batch_sizes = latency_axes(panel, rows, _HEADROOM)
+    if not batch_sizes:
         return
-    panel.set_ylim(0, max(tops) * _HEADROOM)
     for place, batch_size in enumerate(batch_sizes):
         _draw_pair(panel, place, [row for row in rows if row.scenario.batch_size == batch_size])
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.drawing.captions import coverage_of, left_out, nothing_yet, outcome, provenance
-from figures.drawing.panels import batch_axis, groups_of, name_gaps, own_settings, panel_title, split_functional
+from figures.drawing.captions import coverage_of, left_out, outcome, provenance
+from figures.drawing.panels import groups_of, latency_axes, name_gaps, own_settings, panel_title, split_functional
 from figures.drawing.series import draw_series, line_handles
-from figures.drawing.sheet import open_sheet, say_in_panel
+from figures.drawing.sheet import open_sheet
 from figures.drawing.style import INK, SMALL_TEXT, Mark
 from figures.reading.tables import OK, Scenario, ScenarioRow
 from figures.selecting.trees import about_trees, width_marks
@@ -57,14 +57,9 @@ def _outcome(row: ScenarioRow) -> str:
 
 
 def _draw_panel(panel: Axes, rows: Sequence[ScenarioRow], marks: Mapping[int, Mark]) -> None:
-    batch_sizes = batch_axis(panel, [row.scenario for row in rows])
-    panel.set_ylabel("per-token latency (ms)")
-    tops = [row.latency_ms.top for row in rows if row.latency_ms]
-    if not tops:
-        panel.set_yticks([])
-        say_in_panel(panel, nothing_yet([row.scenario for row in rows]))
+    batch_sizes = latency_axes(panel, rows, _HEADROOM)
+    if not batch_sizes:
         return
-    panel.set_ylim(0, max(tops) * _HEADROOM)
     for number, (width, mark) in enumerate(marks.items()):
         latencies = {row.scenario.batch_size: row.latency_ms for row in rows if row.scenario.tree_width == width}
         aside = (number - (len(marks) - 1) / 2) * _ASIDE * len(batch_sizes)
